@@ -1,0 +1,1 @@
+"""The servers and workers. Each service owns its database; none imports another."""
