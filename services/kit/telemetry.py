@@ -1,0 +1,159 @@
+"""Traces, metrics and logs of a process, set up once in its `__main__`; everything else uses the OpenTelemetry API.
+
+Telemetry observes: with no collector, a slow one or a dead one, no call is slowed and none fails. Queues are bounded
+and drop. Where nothing is configured, spans are not recorded, but trace ids are made and travel on, so that usage
+events keep the trace that sent them.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from opentelemetry import baggage, context, metrics, propagate, trace
+from opentelemetry._logs import set_logger_provider
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.logging.handler import LoggingHandler
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from services.kit import logs, sentry
+from services.kit.config import KitSettings
+
+# What baggage may write on spans and logs; anything else a caller sends stays in the baggage.
+BAGGAGE_ATTRIBUTES: Final = ("customer_id",)
+KEEP: Final = "meterscope.keep"
+METRICS_EVERY_MS: Final = 15_000
+SPAN_FILE_EVERY_MS: Final = 200
+
+
+class BaggageAttributes(SpanProcessor):
+    """Copies allow-listed baggage entries to each span's attributes."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Copy."""
+        for name in BAGGAGE_ATTRIBUTES:
+            value = baggage.get_baggage(name, parent_context)
+            if isinstance(value, str):
+                span.set_attribute(name, value)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Do nothing."""
+
+
+@dataclass
+class Telemetry:
+    """What has to be shut down at the end of a process."""
+
+    providers: list[Any] = field(default_factory=list)
+
+    def shutdown(self) -> None:
+        """Send what is queued (bounded by the exporters' timeouts) and stop."""
+        for provider in self.providers:
+            provider.shutdown()
+
+
+def setup(service: str, settings: KitSettings, *, role: str, readers: Sequence[MetricReader] = ()) -> Telemetry:
+    """Set up traces, metrics and logs of this process.
+
+    Args:
+        service: such as `usage`.
+        settings: where things go.
+        role: `server`, `worker` or `gateway`; workers report as `usage-worker`.
+        readers: further metric readers.
+    """
+    name = f"{service}-worker" if role == "worker" else service
+    resource = Resource.create(
+        {
+            "service.name": name,
+            "service.namespace": "meterscope",
+            "service.version": settings.version,
+            "service.instance.id": f"{socket.gethostname()}-{os.getpid()}",
+            "deployment.environment.name": settings.environment,
+            "process.pid": os.getpid(),
+        }
+    )
+    propagate.set_global_textmap(CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()]))
+    telemetry = Telemetry()
+    telemetry.providers.append(_setup_traces(resource, settings))
+    if settings.otlp_endpoint or readers:
+        telemetry.providers.append(_setup_metrics(resource, settings, readers))
+    handlers: tuple[logging.Handler, ...] = ()
+    if settings.otlp_endpoint:
+        logger_provider = LoggerProvider(resource)
+        logger_provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
+        set_logger_provider(logger_provider)
+        telemetry.providers.append(logger_provider)
+        handlers = (LoggingHandler(logger_provider=logger_provider),)
+    common = {"service": name, "version": settings.version, "environment": settings.environment}
+    logs.setup(settings.log_level, common, handlers)
+    sentry.setup(name, settings)
+    return telemetry
+
+
+def _setup_traces(resource: Resource, settings: KitSettings) -> TracerProvider:
+    wanted = settings.otlp_endpoint is not None or settings.trace_file is not None
+    provider = TracerProvider(resource=resource, sampler=None if wanted else ALWAYS_OFF)
+    provider.add_span_processor(BaggageAttributes())
+    if settings.otlp_endpoint:
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    if settings.trace_file:
+        # The buffer holds a whole batch, so that a flush is one append: processes share the file without mixing lines.
+        settings.trace_file.parent.mkdir(parents=True, exist_ok=True)
+        out = settings.trace_file.open("a", buffering=1 << 22, encoding="utf-8")
+        exporter = ConsoleSpanExporter(out=out, formatter=lambda span: span.to_json(indent=None) + "\n")
+        provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=SPAN_FILE_EVERY_MS))
+    trace.set_tracer_provider(provider)
+    return provider
+
+
+def _setup_metrics(resource: Resource, settings: KitSettings, readers: Sequence[MetricReader]) -> MeterProvider:
+    own: list[MetricReader] = list(readers)
+    if settings.otlp_endpoint:
+        own.append(PeriodicExportingMetricReader(OTLPMetricExporter(), export_interval_millis=METRICS_EVERY_MS))
+    provider = MeterProvider(own, resource=resource)
+    metrics.set_meter_provider(provider)
+    return provider
+
+
+def inject() -> dict[str, str]:
+    """Return the current context as W3C headers (`traceparent`, `tracestate`, `baggage`), empty outside a trace."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier
+
+
+def extract(carrier: Mapping[str, str]) -> Context:
+    """Return the context that W3C headers describe; the current one where they describe none."""
+    return propagate.extract(carrier)
+
+
+def current_trace_id() -> str:
+    """Return the current trace's id as 32 hex digits, empty outside a trace."""
+    span = trace.get_current_span().get_span_context()
+    return trace.format_trace_id(span.trace_id) if span.is_valid else ""
+
+
+@contextmanager
+def customer(customer_id: str) -> Iterator[None]:
+    """Write the customer on every span and log line in the block, here and in the processes that it calls."""
+    token = context.attach(baggage.set_baggage("customer_id", customer_id))
+    try:
+        yield
+    finally:
+        context.detach(token)
