@@ -98,7 +98,8 @@ class Outgoing(grpc.UnaryUnaryClientInterceptor):
 
     def _details(self, given: grpc.ClientCallDetails) -> _Details:
         metadata = [*(given.metadata or ()), *telemetry.inject().items()]
-        metadata.append((REQUEST_ID_HEADER, logs.request_id.get() or uuid.uuid4().hex))
+        if not any(key == REQUEST_ID_HEADER for key, _ in metadata):
+            metadata.append((REQUEST_ID_HEADER, logs.request_id.get() or uuid.uuid4().hex))
         if self._token is not None:
             metadata.append(("authorization", f"Bearer {self._token}"))
         timeout = given.timeout if given.timeout is not None else DEFAULT_DEADLINE_SECONDS

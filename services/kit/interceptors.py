@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 import grpc
 from opentelemetry import context as otel_context
@@ -30,7 +30,8 @@ _FAULTS: Final = {"INTERNAL", "UNAVAILABLE"}
 
 _log = logging.getLogger(__name__)
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+# In quotes: at run time grpcio's class takes no parameters.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 # Checks a call's metadata; returns who calls, or raises Unauthenticated.
 Authenticate = Callable[[Mapping[str, str]], str]
 
@@ -75,9 +76,9 @@ class Entry(grpc.ServerInterceptor):
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
+        continuation: Callable[[grpc.HandlerCallDetails], Handler],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
+    ) -> Handler:
         """Wrap the method's handler."""
         handler = continuation(handler_call_details)
         method = handler_call_details.method

@@ -143,9 +143,11 @@ def parse_quantity(text: str, field: str) -> Decimal:
 
 def _scale_and_digits(number: Decimal) -> tuple[int, int]:
     """Return decimals and digits of the plain notation without needless zeros."""
-    _, digits, exp = number.normalize(_EXACT).as_tuple()
-    places = int(exp)
-    return max(0, -places), max(len(digits) + max(0, places), -places)
+    _, digits, exponent_ = number.as_tuple()
+    places, needed = int(exponent_), len(digits)
+    while needed and digits[needed - 1] == 0:
+        needed, places = needed - 1, places + 1
+    return max(0, -places), max(needed + max(0, places), -places)
 
 
 def decimal_to_proto(number: Decimal) -> decimal_pb2.Decimal:
