@@ -1,0 +1,52 @@
+"""Real servers for every test: one PostgreSQL and one Valkey a session, a fresh database for each test module."""
+
+import itertools
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+
+from services.kit.embedded import EmbeddedPostgres, EmbeddedValkey, start_postgres, start_valkey
+
+_VALKEY_DATABASES = 16
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL server that loses nothing to a kill, but does not wait for the disk."""
+    server = start_postgres(tmp_path_factory.mktemp("postgres"), durable=False)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    server = start_valkey(tmp_path_factory.mktemp("valkey"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def numbers() -> Iterator[int]:
+    """Numbers that no other module of the session has had."""
+    return itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def database_url(postgres: EmbeddedPostgres, numbers: Iterator[int]) -> str:
+    """An empty database, owned by the role `usage`: the one that has what any service's role has."""
+    name = f"test_{next(numbers)}"
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {} OWNER usage").format(sql.Identifier(name)))
+    return postgres.url(name, "usage")
+
+
+@pytest.fixture(scope="module")
+def redis_url(valkey: EmbeddedValkey, numbers: Iterator[int]) -> str:
+    """An empty database of Valkey."""
+    url = valkey.url(next(numbers) % _VALKEY_DATABASES)
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
