@@ -34,7 +34,7 @@ _SERVICE_CONFIG: Final = {
         }
     ],
 }
-_OPTIONS: Final = (
+CHANNEL_OPTIONS: Final = (
     ("grpc.service_config", orjson.dumps(_SERVICE_CONFIG).decode()),
     ("grpc.enable_retries", 1),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -108,4 +108,4 @@ class Outgoing(grpc.UnaryUnaryClientInterceptor):
 
 def open_channel(address: str, settings: KitSettings) -> grpc.Channel:
     """Open a channel to host:port. Calls without a timeout get 10 s; UNAVAILABLE is tried again up to four times."""
-    return grpc.intercept_channel(grpc.insecure_channel(address, options=_OPTIONS), Outgoing(settings.service_token))
+    return grpc.intercept_channel(grpc.insecure_channel(address, options=CHANNEL_OPTIONS), Outgoing(settings.service_token))
