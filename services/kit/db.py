@@ -1,0 +1,258 @@
+"""PostgreSQL: engines, short transactions, and what the pool and the statements say about themselves.
+
+SQLAlchemy Core over psycopg 3, READ COMMITTED, no transaction longer than five seconds: a writer that stays open holds
+back the horizon below which usage may be rolled up, for every database of the server.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Final, cast
+from weakref import WeakMethod
+
+import psycopg
+import sqlalchemy as sa
+from opentelemetry import metrics
+from opentelemetry.metrics import CallbackOptions, Observation
+from psycopg import errors as pg
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import QueuePool
+
+from services.kit.statements import StatementTelemetry
+
+TRANSACTION_TIMEOUT: Final = timedelta(seconds=5)
+_CONNECT_SECONDS: Final = 5
+_KEEPALIVE_SECONDS: Final = 5
+_AFTER_COMMIT: Final = "after_commit"
+
+# Not connection errors by class, but the server ended the transaction and nothing of it was kept.
+_ENDED_BY_SERVER: Final = (pg.TransactionTimeout, pg.IdleInTransactionSessionTimeout, pg.ReadOnlySqlTransaction)
+
+
+class Database:
+    """The database of one service, seen by one process."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str,
+        service: str,
+        role: str = "server",
+        pool_size: int = 10,
+        pool_timeout: timedelta = timedelta(seconds=5),
+        transaction_timeout: timedelta = TRANSACTION_TIMEOUT,
+    ) -> None:
+        """Prepare the pool; the first checkout connects.
+
+        Args:
+            url: `postgresql://…`.
+            schema: where the service's tables are; the search path, so that no statement names it.
+            service: such as `usage`, for metrics and `application_name`.
+            role: `server` or `worker`, the other half of `application_name`.
+            pool_size: connections at most; the next asker waits.
+            pool_timeout: how long it waits before it is told that the database is unavailable.
+            transaction_timeout: the server ends longer transactions.
+        """
+        self.url = dialect_url(url)
+        self.schema = schema
+        self.service = service
+        self._options = connect_options(
+            schema=schema, application=f"{service}-{role}", transaction_timeout=transaction_timeout
+        )
+        self._waiting = 0
+        self._lock = threading.Lock()
+        self.engine = sa.create_engine(
+            self.url,
+            isolation_level="READ COMMITTED",
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=pool_timeout.total_seconds(),
+            pool_use_lifo=True,
+            connect_args=self._options,
+        )
+        self._pool_size = pool_size
+        StatementTelemetry(self.engine, namespace=f"{self.engine.url.database}|{schema}")
+        self._declare_metrics(role)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Give a connection with a transaction that commits at the end of the block and rolls back on any error.
+
+        What `after_commit` was given runs then, with the connection back in the pool.
+
+        Raises:
+            Exception: the block's own; those for which `is_unavailable` holds when the database cannot be had or was
+                lost. Lost during the commit, whether it counted is not known.
+        """
+        with self._connect() as conn:
+            todo: dict[str, Callable[[], None]] = {}
+            conn.info[_AFTER_COMMIT] = todo
+            try:
+                with conn.begin():
+                    yield conn
+            finally:
+                if not conn.invalidated:
+                    conn.info.pop(_AFTER_COMMIT, None)
+        for act in todo.values():
+            act()
+
+    @contextmanager
+    def autocommit(self) -> Iterator[sa.Connection]:
+        """Give a connection on which every statement is its own transaction."""
+        with self._connect() as conn:
+            yield conn.execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextmanager
+    def raw(self) -> Iterator[psycopg.Connection[Any]]:
+        """Give the driver's own connection, for COPY and pipelines. Commits at the end, rolls back on any error.
+
+        No span and no duration is recorded: that is left to the caller, who counts by batch.
+        """
+        with self._asking():
+            pooled = self.engine.raw_connection()
+        pool = self.engine.pool
+        conn = cast("psycopg.Connection[Any]", pooled.driver_connection)
+        try:
+            with conn.transaction():
+                yield conn
+        finally:
+            broken = conn.broken or conn.closed
+            if broken:
+                pooled.invalidate()
+            pooled.close()
+            if broken and self.engine.pool is pool:
+                # The others of this pool were cut with it; SQLAlchemy does the same for its own statements.
+                self.engine.dispose()
+
+    def dedicated(self) -> psycopg.Connection[Any]:
+        """Open a connection outside the pool, in autocommit: for LISTEN and for what must not wait for the pool."""
+        plain = self.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        return psycopg.connect(plain, autocommit=True, **self._options)
+
+    def answers(self) -> bool:
+        """Say whether the database can be asked now; for health checks."""
+        try:
+            with self.autocommit() as conn:
+                conn.execute(sa.text("SELECT 1"))
+        except Exception as error:
+            if is_unavailable(error):
+                return False
+            raise
+        return True
+
+    def dispose(self) -> None:
+        """Close the pool's connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _connect(self) -> Iterator[sa.Connection]:
+        with self._asking():
+            conn = self.engine.connect()
+        with conn:
+            yield conn
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        with self._lock:
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    def _declare_metrics(self, role: str) -> None:
+        # A scope of its own for each process role: the SDK keeps only the first callback of a name within a scope.
+        meter = metrics.get_meter("services.kit.db", attributes={"service": self.service, "role": role})
+        meter.create_observable_gauge(
+            "billing.db.connection_pool",
+            callbacks=[_weakly(self._pool_counts)],
+            description="Connections of the pool by status",
+        )
+        meter.create_observable_gauge(
+            "billing.db.connection_pool_utilization",
+            callbacks=[_weakly(self._pool_utilization)],
+            description="Busy connections over the pool's size, 0 to 1",
+        )
+
+    def _pool_counts(self, _options: CallbackOptions) -> Iterable[Observation]:
+        pool = cast("QueuePool", self.engine.pool)
+        counts = {"idle": pool.checkedin(), "active": pool.checkedout(), "waiting": self._waiting}
+        return [Observation(count, {"service": self.service, "status": status}) for status, count in counts.items()]
+
+    def _pool_utilization(self, _options: CallbackOptions) -> Iterable[Observation]:
+        pool = cast("QueuePool", self.engine.pool)
+        return [Observation(pool.checkedout() / self._pool_size, {"service": self.service})]
+
+
+def after_commit(conn: sa.Connection, key: str, act: Callable[[], None]) -> None:
+    """Run `act` once the transaction of `Database.transaction` has committed; once a key, never after a rollback.
+
+    On any other connection nothing happens: what is done here must be a hastening only.
+    """
+    todo = conn.info.get(_AFTER_COMMIT)
+    if todo is not None:
+        todo[key] = act
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Say whether an error means that the database was away, gone or overrun, so that the same may succeed later.
+
+    True for no connection, a lost one (also within a commit whose outcome is then unknown), no free connection in the
+    pool, a statement or transaction ended by the server, a deadlock.
+    """
+    if isinstance(error, (PoolTimeout, PendingRollbackError)):
+        return True
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or (error.orig is not None and is_unavailable(error.orig))
+    return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, *_ENDED_BY_SERVER))
+
+
+def dialect_url(url: str) -> sa.URL:
+    """Return the URL with our driver named: `postgres://` and `postgresql://` are what users write."""
+    return sa.make_url(url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
+
+
+def connect_options(*, schema: str, application: str, transaction_timeout: timedelta | None) -> dict[str, Any]:
+    """Return the driver's connection options: session settings, and keepalives towards both ends.
+
+    Args:
+        schema: the search path.
+        application: `application_name`, shown in pg_stat_activity.
+        transaction_timeout: None for no limit (migrations).
+    """
+    limit = int((transaction_timeout or timedelta()).total_seconds() * 1000)
+    session = {
+        "search_path": schema,
+        "transaction_timeout": limit,
+        "idle_in_transaction_session_timeout": int(TRANSACTION_TIMEOUT.total_seconds() * 1000) if limit else 0,
+        "tcp_keepalives_idle": _KEEPALIVE_SECONDS,
+        "tcp_keepalives_interval": _KEEPALIVE_SECONDS,
+        "tcp_keepalives_count": 2,
+        "timezone": "UTC",
+    }
+    return {
+        "options": " ".join(f"-c {name}={value}" for name, value in session.items()),
+        "application_name": application,
+        "connect_timeout": _CONNECT_SECONDS,
+        "keepalives": 1,
+        "keepalives_idle": _KEEPALIVE_SECONDS,
+        "keepalives_interval": _KEEPALIVE_SECONDS,
+        "keepalives_count": 2,
+    }
+
+
+def _weakly(
+    method: Callable[[CallbackOptions], Iterable[Observation]],
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    """Let instruments, which live as long as the process, not keep a database alive."""
+    reference = WeakMethod(method)
+
+    def observe(options: CallbackOptions) -> Iterable[Observation]:
+        alive = reference()
+        return () if alive is None else alive(options)
+
+    return observe
