@@ -125,7 +125,7 @@ def _create(folder: Path, data: Path) -> None:
     secret.touch(mode=0o600)
     try:
         secret.write_text(words[passwords.SUPERUSER], encoding="ascii")
-        places = ["-D", draft, "--pwfile", secret]
+        places = ["-D", str(draft), "--pwfile", str(secret)]
         encoding = ["--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"]
         access = ["--username", passwords.SUPERUSER, "--auth=scram-sha-256"]
         _run(postgres_program("initdb"), *places, *encoding, *access, "--no-instructions")

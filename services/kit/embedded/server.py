@@ -47,13 +47,13 @@ class EmbeddedServer(ABC):
 
         Raises:
             EmbeddedError: it ended, or does not answer within 30 s; with the end of its log.
+            OSError: the port is in use.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        holder = socket.socket()
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", self.port))
-        self.port = holder.getsockname()[1]
-        with holder, self._log.open("ab") as log:
+        with socket.socket() as holder, self._log.open("ab") as log:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", self.port))
+            self.port = holder.getsockname()[1]
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-m", "services.kit.embedded", self.program, *self._arguments(holder.fileno())],
                 cwd=Path(services.__path__[0]).parent,
@@ -145,9 +145,11 @@ class EmbeddedValkey(EmbeddedServer):
 
     def _answers(self) -> bool:
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
         try:
-            with redis.Redis.from_url(self.url(), socket_timeout=2) as client:
+            with redis.Redis.from_url(self.url(), socket_timeout=2, retry=Retry(NoBackoff(), 0)) as client:
                 client.ping()
         except (redis.ConnectionError, redis.TimeoutError):
             return False
