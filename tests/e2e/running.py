@@ -1,0 +1,94 @@
+"""The whole of Meterscope as its users run it: `meterscope up` in a folder of its own."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+
+T = TypeVar("T")
+
+
+@dataclass
+class Running:
+    """A running `meterscope up`."""
+
+    process: subprocess.Popen[bytes]
+    data_dir: Path
+    port: int
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """What `run.json` says now: addresses and pids."""
+        found: dict[str, Any] = json.loads((self.data_dir / "run.json").read_text())
+        return found
+
+    def channel(self, service: str) -> grpc.Channel:
+        return grpc.insecure_channel(self.run[service])
+
+
+def start(data_dir: Path, **environ: str) -> Running:
+    """Start `meterscope up` on free ports and wait until it is ready."""
+    port = free_ports()
+    command = [
+        sys.executable,
+        "-m",
+        "meterscope.cli",
+        "up",
+        "--quiet",
+        "--data-dir",
+        str(data_dir),
+        "--port",
+        str(port),
+    ]
+    process = subprocess.Popen(command, env={**os.environ, **environ})
+    running = Running(process, data_dir, port)
+
+    def ready() -> bool:
+        assert process.poll() is None, "meterscope up ended before it was ready"
+        return (data_dir / "run.json").exists()
+
+    eventually(ready, seconds=60)
+    return running
+
+
+def stop(running: Running) -> int:
+    """Stop as Ctrl-C does and return the exit code."""
+    running.process.send_signal(signal.SIGINT)
+    return running.process.wait(60)
+
+
+def eventually(ask: Callable[[], T], *, seconds: float = 30) -> T:
+    """Ask until the answer is true and return it."""
+    deadline = time.monotonic() + seconds
+    while not (answer := ask()):
+        assert time.monotonic() < deadline, f"still {answer!r} after {seconds} s"
+        time.sleep(0.05)
+    return answer
+
+
+def free_ports(span: int = 20) -> int:
+    """Return a port behind which `span` more are free."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            first = probe.getsockname()[1]
+        if first + span < 60_000 and all(is_free(first + offset) for offset in range(span)):
+            return int(first)
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
