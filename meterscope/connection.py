@@ -1,0 +1,87 @@
+"""Connections to the services for commands: where they are, a channel with deadlines, the trace context on each call."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
+
+import grpc
+import orjson
+from opentelemetry import propagate, trace
+from opentelemetry.trace import SpanKind, StatusCode
+
+# grpcio by itself waits up to 2 minutes before it connects again.
+CHANNEL_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", 32 << 20),
+    ("grpc.max_send_message_length", 32 << 20),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+DEADLINE_SECONDS: Final = 10.0
+
+
+class Addresses(NamedTuple):
+    """Where a running Meterscope listens, each host:port."""
+
+    gateway: str
+    usage: str
+    billing: str
+    payments: str
+    alerts: str
+
+    @classmethod
+    def read(cls, data_dir: Path) -> Self:
+        """Read what `meterscope up` wrote to `run.json` of its data folder.
+
+        Raises:
+            FileNotFoundError: nothing runs on that folder.
+        """
+        run = orjson.loads((data_dir / "run.json").read_bytes())
+        return cls(**{name: run[name] for name in cls._fields})
+
+
+class _Details(NamedTuple):
+    method: str
+    timeout: float | None
+    metadata: Any
+    credentials: Any
+    wait_for_ready: bool | None
+    compression: Any
+
+
+class _Outgoing(grpc.UnaryUnaryClientInterceptor):
+    def __init__(self, token: str | None) -> None:
+        self._authorization = (("authorization", f"Bearer {token}"),) if token else ()
+        self._tracer = trace.get_tracer("meterscope.connection")
+
+    def intercept_unary_unary(
+        self,
+        continuation: Callable[[Any, Any], Any],
+        client_call_details: grpc.ClientCallDetails,
+        request: Any,
+    ) -> Any:
+        given = client_call_details
+        name = given.method.lstrip("/")
+        with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT) as span:
+            carrier: dict[str, str] = {}
+            propagate.inject(carrier)
+            details = _Details(
+                given.method,
+                DEADLINE_SECONDS if given.timeout is None else given.timeout,
+                [*(given.metadata or ()), *self._authorization, *carrier.items()],
+                given.credentials,
+                # A service that restarts is waited for, within the deadline.
+                wait_for_ready=True,
+                compression=given.compression,
+            )
+            call = continuation(details, request)
+            if call.code() is not grpc.StatusCode.OK:
+                span.set_status(StatusCode.ERROR, f"{call.code().name}: {call.details()}")
+            return call
+
+
+def open_channel(address: str, *, token: str | None = None) -> grpc.Channel:
+    """Open a channel to host:port. Calls wait for the server and end after 10 s, or after their own `timeout`."""
+    return grpc.intercept_channel(grpc.insecure_channel(address, options=CHANNEL_OPTIONS), _Outgoing(token))

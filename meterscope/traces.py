@@ -1,0 +1,196 @@
+"""Reads spans from a span file (JSON lines, `METERSCOPE_TRACE_FILE`) and draws a trace as a tree."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from rich.text import Text
+from rich.tree import Tree
+
+_TRACE_ID_DIGITS: Final = 32
+# Siblings that look alike are drawn so many times; the rest is counted.
+_ALIKE: Final = 2
+_SHOWN: Final = ("meterscope.batch.events", "job.name", "http.response.status_code", "rpc.response.status_code")
+_STYLES: Final = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One span.
+
+    Attributes:
+        trace_id: 32 hex digits.
+        span_id: 16 hex digits.
+        parent_id: 16 hex digits, empty on a root.
+        name: what was done.
+        kind: `SERVER`, `CLIENT`, `PRODUCER`, `CONSUMER` or `INTERNAL`.
+        service: the process that did it.
+        start: when it began.
+        end: when it ended.
+        is_error: whether it failed.
+        error: what it says about its failure.
+        attributes: as recorded.
+        links: the traces that it points to.
+    """
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    name: str
+    kind: str
+    service: str
+    start: datetime
+    end: datetime
+    is_error: bool
+    error: str
+    attributes: Mapping[str, Any]
+    links: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Node:
+    """A span with what it caused."""
+
+    span: Span
+    children: list["Node"] = field(default_factory=list)
+
+    def walk(self) -> Iterator[Span]:
+        """Return this span and all below it, parents first."""
+        yield self.span
+        for child in self.children:
+            yield from child.walk()
+
+
+def read(path: Path) -> Iterator[Span]:
+    """Read a span file. A last line that is still being written is left out.
+
+    Raises:
+        ValueError: a line is no span as the OpenTelemetry SDK writes them (`ReadableSpan.to_json`).
+    """
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
+                return
+            if line.strip():
+                try:
+                    yield _span(orjson.loads(line))
+                except (ValueError, KeyError, TypeError) as error:
+                    raise ValueError(f"{path}:{number} is no span: {error!r}") from error
+
+
+def of_trace(spans: Iterable[Span], trace_id: str) -> list[Span]:
+    """Return the spans of one trace, in the order of their beginning; `trace_id` may be shortened to a unique start."""
+    wanted = trace_id.lower().removeprefix("0x")
+    found = [span for span in spans if span.trace_id.startswith(wanted)]
+    return sorted(found, key=lambda span: span.start)
+
+
+def roots(spans: Sequence[Span]) -> list[Node]:
+    """Arrange one trace's spans as trees. A span whose parent is not among them is a root."""
+    nodes = {span.span_id: Node(span) for span in spans}
+    tops: list[Node] = []
+    for span in sorted(spans, key=lambda span: span.start):
+        parent = nodes.get(span.parent_id)
+        (parent.children if parent else tops).append(nodes[span.span_id])
+    return tops
+
+
+def draw(spans: Sequence[Span], *, is_shown: Callable[[Span], bool] = lambda _span: True) -> Tree:
+    """Draw one trace as a tree: service, span, duration, errors. Alike siblings beyond two are counted only.
+
+    Args:
+        spans: the spans of one trace.
+        is_shown: spans that are not shown have their children drawn in their place.
+    """
+    total = _duration(min(span.start for span in spans), max(span.end for span in spans))
+    services = {span.service: _STYLES[index % len(_STYLES)] for index, span in enumerate(_first_by_service(spans))}
+    title = Text.assemble(
+        ("trace ", "bold"),
+        (spans[0].trace_id, "bold"),
+        (f"  {len(spans)} spans, {len(services)} processes, {total}", "dim"),
+    )
+    tree = Tree(title, guide_style="dim")
+    _grow(tree, _visible(roots(spans), is_shown), services)
+    return tree
+
+
+def _grow(tree: Tree, nodes: Sequence[Node], services: Mapping[str, str]) -> None:
+    seen: dict[tuple[str, ...], int] = defaultdict(int)
+    left_out: dict[str, int] = defaultdict(int)
+    for node in nodes:
+        shape = _shape(node)
+        seen[shape] += 1
+        if seen[shape] > _ALIKE:
+            left_out[node.span.name] += 1
+            continue
+        _grow(tree.add(_label(node.span, services)), node.children, services)
+    for name, count in left_out.items():
+        tree.add(Text(f"… and {count} more {name}", style="dim italic"))
+
+
+def _visible(nodes: Sequence[Node], is_shown: Callable[[Span], bool]) -> list[Node]:
+    found: list[Node] = []
+    for node in nodes:
+        children = _visible(node.children, is_shown)
+        found += [Node(node.span, children)] if is_shown(node.span) else children
+    return found
+
+
+def _shape(node: Node) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(f"{span.service} {span.name} {span.is_error}" for span in node.walk()))
+
+
+def _first_by_service(spans: Sequence[Span]) -> list[Span]:
+    return list({span.service: span for span in reversed(spans)}.values())[::-1]
+
+
+def _label(span: Span, services: Mapping[str, str]) -> Text:
+    label = Text.assemble(
+        (span.service, services[span.service]), " ", _short(span.name), ("  " + _duration(span.start, span.end), "dim")
+    )
+    details = [str(span.attributes[name]) for name in _SHOWN if name in span.attributes]
+    if details := [detail for detail in details if detail not in {"OK", "0"}]:
+        label.append("  " + " ".join(details), style="dim cyan")
+    if span.is_error:
+        label.append(f"  ✗ {span.error}".rstrip(), style="bold red")
+    if span.links:
+        label.append("  ↪ " + ", ".join(link[:8] for link in span.links), style="dim")
+    return label
+
+
+def _short(name: str) -> str:
+    """Leave the package out of a method's name: `meterscope.usage.v1.EventService/IngestEvents`."""
+    return name.rpartition("/")[0].rpartition(".")[2] + "/" + name.rpartition("/")[2] if name.count(".") > 1 else name
+
+
+def _duration(start: datetime, end: datetime) -> str:
+    took = end - start
+    if took < timedelta(seconds=1):
+        return f"{took / timedelta(milliseconds=1):.1f} ms"
+    return f"{took / timedelta(seconds=1):.2f} s"
+
+
+def _span(fields: Mapping[str, Any]) -> Span:
+    status = fields["status"]
+    return Span(
+        trace_id=_hex(fields["context"]["trace_id"]),
+        span_id=_hex(fields["context"]["span_id"]),
+        parent_id=_hex(fields["parent_id"] or ""),
+        name=fields["name"],
+        kind=fields["kind"].rpartition(".")[2],
+        service=fields["resource"]["attributes"].get("service.name", "unknown"),
+        start=datetime.fromisoformat(fields["start_time"]),
+        end=datetime.fromisoformat(fields["end_time"]),
+        is_error=status["status_code"] == "ERROR",
+        error=status.get("description") or "",
+        attributes=fields["attributes"] or {},
+        links=tuple(_hex(link["context"]["trace_id"]) for link in fields["links"] or ()),
+    )
+
+
+def _hex(number: str) -> str:
+    return number.removeprefix("0x")

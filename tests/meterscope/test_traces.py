@@ -1,0 +1,79 @@
+"""Spans from a file, drawn as a tree."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from meterscope import traces
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+def span(number: int, name: str, *, parent: int | None = None, service: str = "usage", **given: Any) -> str:
+    fields: dict[str, Any] = {
+        "name": name,
+        "context": {"trace_id": f"0x{TRACE}", "span_id": f"0x{number:016x}", "trace_state": "[]"},
+        "kind": "SpanKind.SERVER",
+        "parent_id": None if parent is None else f"0x{parent:016x}",
+        "start_time": f"2026-10-01T12:00:{number:02}.000000Z",
+        "end_time": f"2026-10-01T12:00:{number:02}.250000Z",
+        "status": {"status_code": "UNSET"},
+        "attributes": {},
+        "events": [],
+        "links": [],
+        "resource": {"attributes": {"service.name": service}, "schema_url": ""},
+    }
+    return json.dumps(fields | given) + "\n"
+
+
+def drawn(path: Path) -> str:
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(traces.draw(traces.of_trace(traces.read(path), TRACE[:8])))
+    return console.export_text()
+
+
+def test_a_trace_is_a_tree_of_processes(tmp_path: Path) -> None:
+    file = tmp_path / "traces.jsonl"
+    failed = {"status": {"status_code": "ERROR", "description": "no funds"}}
+    file.write_text(
+        span(2, "meterscope.usage.v1.EventService/IngestEvents", parent=1)
+        + span(1, "import", service="client")
+        + span(3, "charge", parent=2, service="payments", **failed)
+    )
+    text = drawn(file)
+    assert "3 spans, 3 processes, 2.25 s" in text
+    lines = text.splitlines()
+    assert lines[1].startswith("└── client import  250.0 ms")
+    assert lines[2].startswith("    └── usage EventService/IngestEvents")
+    assert "✗ no funds" in lines[3]
+
+
+def test_alike_siblings_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "traces.jsonl"
+    file.write_text(span(1, "run") + "".join(span(n, "job", parent=1) for n in range(2, 9)))
+    text = drawn(file)
+    assert text.count("usage job") == 2
+    assert "… and 5 more job" in text
+
+
+def test_a_span_whose_parent_is_elsewhere_is_a_root(tmp_path: Path) -> None:
+    file = tmp_path / "traces.jsonl"
+    file.write_text(span(1, "a", parent=77) + span(2, "b"))
+    assert [node.span.name for node in traces.roots(list(traces.read(file)))] == ["a", "b"]
+
+
+def test_a_line_that_is_still_being_written_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "traces.jsonl"
+    file.write_text(span(1, "a") + span(2, "b")[:40])
+    assert [one.name for one in traces.read(file)] == ["a"]
+
+
+def test_a_file_of_something_else_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "traces.jsonl"
+    file.write_text(span(1, "a") + '{"name": "x"}\n')
+    with pytest.raises(ValueError, match=r"traces\.jsonl:2 is no span"):
+        list(traces.read(file))
