@@ -1,0 +1,30 @@
+"""The services that payments calls. Each call carries the outbox row's id: however often it is made, it counts once."""
+
+import grpc
+
+from meterscope.alerts.v1 import alert_service_pb2, alert_service_pb2_grpc
+from meterscope.billing.v1 import invoice_service_pb2, invoice_service_pb2_grpc
+
+
+class Billing:
+    """The billing service."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._invoices = invoice_service_pb2_grpc.InvoiceServiceStub(channel)
+
+    def record_payment(self, request: invoice_service_pb2.RecordPaymentRequest, request_id: str) -> None:
+        """Tell that an invoice's money came in."""
+        request.request_id = request_id
+        self._invoices.RecordPayment(request)
+
+
+class Alerts:
+    """The alerts service."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._alerts = alert_service_pb2_grpc.AlertServiceStub(channel)
+
+    def raise_signal(self, request: alert_service_pb2.RaiseSignalRequest, request_id: str) -> None:
+        """Tell what people should know."""
+        request.request_id = request_id
+        self._alerts.RaiseSignal(request)

@@ -1,0 +1,1 @@
+"""What the payments service does, one transaction a use case."""
