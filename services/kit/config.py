@@ -47,3 +47,18 @@ class KitSettings:
         minimum=0,
         help="time that running calls and jobs get at a stop",
     )
+    worker_threads: int = variable(
+        "METERSCOPE_WORKER_THREADS", default=8, minimum=1, help="jobs that a worker runs at once"
+    )
+    outbox_retention: timedelta = variable(
+        "METERSCOPE_OUTBOX_RETENTION_SECONDS",
+        default=timedelta(days=30),
+        minimum=0,
+        help="time that jobs which are done stay in the outbox",
+    )
+    request_retention: timedelta = variable(
+        "METERSCOPE_REQUEST_RETENTION_SECONDS",
+        default=timedelta(days=30),
+        minimum=0,
+        help="time for which a repeated request_id gets the first answer",
+    )

@@ -41,7 +41,7 @@ class Listener:
                 self._conn = self._database.dedicated()
                 self._conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
                 return True
-            return any(True for _ in self._conn.notifies(timeout=seconds, stop_after=1))
+            return len(list(self._conn.notifies(timeout=seconds, stop_after=1))) > 0
         except psycopg.OperationalError:
             self.close()
             stop.wait(seconds)

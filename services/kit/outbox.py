@@ -232,8 +232,8 @@ class JobSpec:
 class Jobs:
     """The jobs that a service's worker can run."""
 
-    def __init__(self) -> None:
-        self._specs: dict[str, JobSpec] = {}
+    def __init__(self, specs: Iterable[JobSpec] = ()) -> None:
+        self._specs = {spec.name: spec for spec in specs}
 
     def register(
         self,
