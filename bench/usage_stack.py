@@ -1,0 +1,134 @@
+"""The usage service as it runs in production, on embedded PostgreSQL (fsync on) and Valkey: server and worker processes."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from meterscope.usage.v1 import (
+    limit_service_pb2,
+    limit_service_pb2_grpc,
+    meter_service_pb2,
+    meter_service_pb2_grpc,
+)
+from services.kit.embedded import EmbeddedPostgres, start_postgres, start_valkey
+
+EVENT_TYPE = "bench.request"
+
+
+@dataclass(frozen=True)
+class UsageStack:
+    """Where things are."""
+
+    address: str
+    postgres: EmbeddedPostgres
+    database_url: str
+    processes: dict[str, subprocess.Popen[bytes]]
+
+
+@contextmanager
+def running(customers: int, *, servers: int = 1) -> Iterator[UsageStack]:
+    """Run the usage service with two meters and customers that have limits, named by key: `c0`, `c1` and so on."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True)))
+        postgres = start_postgres(folder / "postgres")
+        stack.callback(postgres.stop)
+        valkey = start_valkey(folder / "valkey")
+        stack.callback(valkey.stop)
+        address, worker = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        database_url = postgres.url("usage", "usage")
+        environ = {
+            **os.environ,
+            "USAGE_DATABASE_URL": database_url,
+            "REDIS_URL": valkey.url(),
+            "METERSCOPE_USAGE_ADDRESS": address,
+            "METERSCOPE_USAGE_WORKER_ADDRESS": worker,
+            "METERSCOPE_ALERTS_ADDRESS": f"127.0.0.1:{free_port()}",
+            "LOG_LEVEL": "ERROR",
+        }
+        processes = {}
+        for name, arguments in [
+            *((f"server-{n}", ["serve", "--migrate"]) for n in range(servers)),
+            ("worker", ["work"]),
+        ]:
+            process = subprocess.Popen([sys.executable, "-m", "services.usage", *arguments], env=environ)
+            stack.callback(_end, process)
+            processes[name] = process
+            wait_until_serving(worker if name == "worker" else address)
+        prepare(address, customers)
+        yield UsageStack(address, postgres, database_url, processes)
+
+
+def prepare(address: str, customers: int) -> None:
+    """Create meters and make customers known, with a limit each, as billing would."""
+    with grpc.insecure_channel(address) as channel:
+        meters = meter_service_pb2_grpc.MeterServiceStub(channel)
+        meters.CreateMeter(
+            meter_service_pb2.CreateMeterRequest(
+                meter=meter_service_pb2.Meter(
+                    id="requests", event_type=EVENT_TYPE, aggregation=meter_service_pb2.AGGREGATION_COUNT
+                )
+            )
+        )
+        meters.CreateMeter(
+            meter_service_pb2.CreateMeterRequest(
+                meter=meter_service_pb2.Meter(
+                    id="bytes", event_type=EVENT_TYPE, aggregation=meter_service_pb2.AGGREGATION_SUM, quantity="bytes"
+                )
+            )
+        )
+        limits = limit_service_pb2_grpc.LimitServiceStub(channel)
+        for number in range(customers):
+            request = limit_service_pb2.PutEntitlementsRequest(
+                customer_id=f"cus_{number:032x}",
+                customer_keys=[f"c{number}"],
+                revision=1,
+                time_zone="UTC",
+                has_plan=True,
+                request_id=f"bench-{number}",
+            )
+            limit = request.limits.add(meter="requests", kind=limit_service_pb2.LIMIT_KIND_SOFT)
+            limit.limit.value = str(10**12)
+            limits.PutEntitlements(request)
+
+
+def wait_until_serving(address: str, seconds: float = 30) -> None:
+    """Wait until a gRPC server says that it is healthy."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with grpc.insecure_channel(address) as channel:
+            try:
+                answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+            except grpc.RpcError as error:
+                if error.code() not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+                    raise
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{address} is not serving after {seconds} s")
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    """Return a port that nobody holds now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
