@@ -22,6 +22,7 @@ DEFAULT_DEADLINE_SECONDS: Final = 10.0
 _SERVICE_CONFIG: Final = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
+        {"name": [{"service": "grpc.health.v1.Health"}]},  # who asks for health wants to know now
         {
             "name": [{}],
             "retryPolicy": {
