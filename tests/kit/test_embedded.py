@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,6 +106,24 @@ def test_no_folder_above_the_data_changes_its_mode(tmp_path: Path) -> None:
     assert [folder.stat().st_mode for folder in watched] == before
     owners = {file.stat().st_uid for file in parents[-1].rglob("*")}
     assert owners == {os.geteuid()}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="every other test shows it when the tests are not run by root")
+def test_an_ordinary_user_can_run_it() -> None:
+    # What is imported before the user changes may lie in folders that only root can read.
+    program = (
+        "import os, sys; from services.kit.embedded import __main__ as embedded\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "embedded.main(['postgres', '--data-dir', sys.argv[1], '--port', '1'])\n"
+    )
+    with tempfile.TemporaryDirectory() as name:
+        os.chown(name, 65534, 65534)
+        command = [sys.executable, "-c", program, name]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        owners = {file.stat().st_uid for file in Path(name).rglob("*")}
+    # It came to be the server, which as an ordinary user may not listen on port 1.
+    assert "could not bind IPv4 address" in ended.stderr
+    assert owners == {65534}
 
 
 def test_what_was_committed_survives_a_kill(server: EmbeddedPostgres) -> None:

@@ -1,0 +1,1 @@
+"""What `meterscope up` is made of: a data folder, reserved ports, child processes, and what they answer."""
