@@ -78,7 +78,7 @@ def _check_owner(data: Path) -> None:
 
 def _check_version(data: Path) -> None:
     marker = data / "PG_VERSION"
-    found = marker.read_text(encoding="ascii").strip() if marker.is_file() else "unknown"
+    found = marker.read_text(encoding="utf-8").strip() if marker.is_file() else "unknown"
     wanted = server_version().partition(".")[0]
     if found != wanted:
         raise EmbeddedError(
@@ -124,7 +124,7 @@ def _create(folder: Path, data: Path) -> None:
     secret = folder / "postgres.password"
     secret.touch(mode=0o600)
     try:
-        secret.write_text(words[passwords.SUPERUSER], encoding="ascii")
+        secret.write_text(words[passwords.SUPERUSER], encoding="utf-8")
         places = ["-D", str(draft), "--pwfile", str(secret)]
         encoding = ["--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"]
         access = ["--username", passwords.SUPERUSER, "--auth=scram-sha-256"]

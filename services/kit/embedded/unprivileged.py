@@ -31,6 +31,6 @@ def drop_root() -> None:
             "PostgreSQL does not run as root, and this system permits no user namespace "
             f"({os.strerror(ctypes.get_errno())}): run Meterscope as an ordinary user, or name DATABASE_URL"
         )
-    Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
-    Path("/proc/self/uid_map").write_text(f"{_NOBODY} {user} 1", encoding="ascii")
-    Path("/proc/self/gid_map").write_text(f"{_NOBODY} {group} 1", encoding="ascii")
+    Path("/proc/self/setgroups").write_text("deny", encoding="utf-8")
+    Path("/proc/self/uid_map").write_text(f"{_NOBODY} {user} 1", encoding="utf-8")
+    Path("/proc/self/gid_map").write_text(f"{_NOBODY} {group} 1", encoding="utf-8")
