@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
 
-from opentelemetry import metrics
+from opentelemetry.metrics import Meter
 
 from services.kit.money import Money
 from services.payments.domain.retry import CARD_EXPIRED, INSUFFICIENT_FUNDS, PROVIDER_DOWN
@@ -16,9 +16,8 @@ _BOUNDARIES: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 class PaymentMetrics:
     """Counts what became of attempts."""
 
-    def __init__(self, providers: Iterable[str]) -> None:
+    def __init__(self, meter: Meter, providers: Iterable[str]) -> None:
         """Declare the instruments; each provider's counters start at 0, so that `rate` sees the first failure."""
-        meter = metrics.get_meter("services.payments")
         self._success = meter.create_counter("billing.payment.success", description="Attempts that moved money")
         self._failure = meter.create_counter("billing.payment.failure", description="Attempts that moved none")
         self._collected = meter.create_counter(

@@ -16,12 +16,13 @@ charges: Final = sa.Table(
     metadata,
     sa.Column("idempotency_key", sa.Text, primary_key=True),
     sa.Column("id", sa.Text, nullable=False),
-    sa.Column("reference", sa.Text, nullable=False, index=True),
+    sa.Column("reference", sa.Text, nullable=False),
     sa.Column("token", sa.Text, nullable=False),
     sa.Column("amount", sa.Numeric, nullable=False),
     sa.Column("currency", sa.Text, nullable=False),
     sa.Column("decline_reason", sa.Text, nullable=False),
     sa.Column("create_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Index("sandbox_charges_by_reference", "reference"),
 )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 from opentelemetry.trace import SpanKind, StatusCode
 
 from services.kit import telemetry
@@ -56,7 +56,7 @@ class Attempts:
         self._providers = providers
         self._policy = policy
         self._clock = clock
-        self._metrics = PaymentMetrics(providers)
+        self._metrics = PaymentMetrics(metrics.get_meter("services.payments"), providers)
         self._tracer = trace.get_tracer("services.payments")
 
     def attempt(self, job: Job) -> None:
