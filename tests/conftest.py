@@ -6,6 +6,12 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 import redis
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from psycopg import sql
 
 from services.kit.embedded import EmbeddedPostgres, EmbeddedValkey, start_postgres, start_valkey
@@ -50,3 +56,28 @@ def redis_url(valkey: EmbeddedValkey, numbers: Iterator[int]) -> str:
     with redis.Redis.from_url(url) as client:
         client.flushdb()
     return url
+
+
+@pytest.fixture(scope="session")
+def tracer_provider() -> TracerProvider:
+    """The session's tracer provider: OpenTelemetry lets a process set it once."""
+    provider = TracerProvider()
+    trace.set_tracer_provider(provider)
+    return provider
+
+
+@pytest.fixture
+def spans(tracer_provider: TracerProvider) -> Iterator[InMemorySpanExporter]:
+    """The spans that ended during the test."""
+    exporter = InMemorySpanExporter()
+    tracer_provider.add_span_processor(SimpleSpanProcessor(exporter))
+    yield exporter
+    exporter.shutdown()
+
+
+@pytest.fixture(scope="session")
+def metric_reader() -> InMemoryMetricReader:
+    """Reads the session's metrics: OpenTelemetry lets a process set their provider once."""
+    reader = InMemoryMetricReader()
+    metrics.set_meter_provider(MeterProvider([reader]))
+    return reader
