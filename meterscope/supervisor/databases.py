@@ -1,18 +1,14 @@
 """Where the data lives: the servers that the environment names, or else embedded ones."""
 
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from meterscope.supervisor import probes
 from meterscope.supervisor.errors import SupervisorError
 from meterscope.supervisor.ports import HOST, SERVICES
-
-_GIVEN_SECONDS: Final = 10.0
-_POLL_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -48,12 +44,15 @@ class Given:
         """Connect to each.
 
         Raises:
-            SupervisorError: one cannot be connected to for 10 s; with its variable and the reason.
+            SupervisorError: with the variables that cannot be connected to, and why.
         """
-        for name, url in sorted(set(self.databases.values())):
-            _wait_for(name, probes.postgres_problem, url)
-        if self.redis:
-            _wait_for("REDIS_URL", probes.redis_problem, self.redis)
+        reasons = [
+            *((name, probes.postgres_problem(url)) for name, url in sorted(set(self.databases.values()))),
+            *([("REDIS_URL", probes.redis_problem(self.redis))] if self.redis else []),
+        ]
+        problems = [f"{name}: cannot connect: {reason}" for name, reason in reasons if reason is not None]
+        if problems:
+            raise SupervisorError("\n".join([*problems, "correct it, or unset it to have an embedded server"]))
 
     def urls(self, folder: Path, ports: Mapping[str, int]) -> dict[str, str]:
         """Return every process' URL variables: what was given, and the embedded servers' for the rest.
@@ -108,13 +107,3 @@ def valkey_answers(folder: Path, port: int) -> bool:
 def _secrets(folder: Path) -> dict[str, Any]:
     secrets: dict[str, Any] = json.loads((folder / "secrets.json").read_text(encoding="utf-8"))
     return secrets
-
-
-def _wait_for(name: str, problem: Callable[[str], str | None], url: str) -> None:
-    deadline = time.monotonic() + _GIVEN_SECONDS
-    while (reason := problem(url)) is not None:
-        if time.monotonic() > deadline:
-            raise SupervisorError(
-                f"{name}: cannot connect: {reason}\ncorrect it, or unset it to have an embedded server"
-            )
-        time.sleep(_POLL_SECONDS)

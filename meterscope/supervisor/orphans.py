@@ -26,8 +26,10 @@ def stop_orphans(folder: Path, *, grace_seconds: float, report: Callable[[str], 
     for orphan in orphans:
         # PostgreSQL takes SIGTERM for "when the last client has gone".
         _signal(orphan, signal.SIGINT if orphan.info["name"] == "postgres" else signal.SIGTERM)
-    for orphan in psutil.wait_procs(orphans, timeout=grace_seconds)[1]:
+    stubborn = psutil.wait_procs(orphans, timeout=grace_seconds)[1]
+    for orphan in stubborn:
         _signal(orphan, signal.SIGKILL)
+    psutil.wait_procs(stubborn, timeout=grace_seconds)
 
 
 def _is_ours(process: psutil.Process, folder: Path) -> bool:
