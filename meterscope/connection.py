@@ -1,11 +1,9 @@
-"""Connections to the services for commands: where they are, a channel with deadlines, the trace context on each call."""
+"""Connections to the services for commands: channels with deadlines, and the trace context on each call."""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 import grpc
-import orjson
 from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -20,26 +18,6 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 DEADLINE_SECONDS: Final = 10.0
-
-
-class Addresses(NamedTuple):
-    """Where a running Meterscope listens, each host:port."""
-
-    gateway: str
-    usage: str
-    billing: str
-    payments: str
-    alerts: str
-
-    @classmethod
-    def read(cls, data_dir: Path) -> Self:
-        """Read what `meterscope up` wrote to `run.json` of its data folder.
-
-        Raises:
-            FileNotFoundError: nothing runs on that folder.
-        """
-        run = orjson.loads((data_dir / "run.json").read_bytes())
-        return cls(**{name: run[name] for name in cls._fields})
 
 
 class _Details(NamedTuple):

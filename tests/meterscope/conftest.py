@@ -7,7 +7,7 @@ import grpc
 import pytest
 from fake_usage import Failure, FakeUsage, RunningUsage
 
-from meterscope.usage.v1 import event_service_pb2_grpc
+from meterscope.usage.v1 import event_service_pb2_grpc, meter_service_pb2_grpc
 
 
 @pytest.fixture
@@ -20,6 +20,7 @@ def start_usage() -> Iterator[Callable[..., RunningUsage]]:
             servicer.gate.set()
         server = grpc.server(futures.ThreadPoolExecutor(4))
         event_service_pb2_grpc.add_EventServiceServicer_to_server(servicer, server)
+        meter_service_pb2_grpc.add_MeterServiceServicer_to_server(servicer, server)
         port = server.add_insecure_port(address)
         server.start()
         servers.append(server)

@@ -10,7 +10,8 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from meterscope.usage.v1 import event_service_pb2 as pb
-from meterscope.usage.v1 import event_service_pb2_grpc
+from meterscope.usage.v1 import event_service_pb2_grpc, meter_service_pb2_grpc
+from meterscope.usage.v1 import meter_service_pb2 as meter_pb
 
 OUTCOME_COUNTS = {
     pb.OUTCOME_ACCEPTED: "accepted",
@@ -29,13 +30,14 @@ class Failure:
 
 
 @dataclass
-class FakeUsage(event_service_pb2_grpc.EventServiceServicer):
+class FakeUsage(event_service_pb2_grpc.EventServiceServicer, meter_service_pb2_grpc.MeterServiceServicer):
     """Answers calls; the first ones fail as `failures` says."""
 
     failures: list[Failure] = field(default_factory=list)
     calls: list[pb.IngestEventsRequest] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
     stored: dict[tuple[str, str, str], pb.Event] = field(default_factory=dict)
+    meters: list[meter_pb.Meter] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
@@ -58,6 +60,10 @@ class FakeUsage(event_service_pb2_grpc.EventServiceServicer):
         if failure:
             self._fail(failure, context)
         return response
+
+    def CreateMeter(self, request: meter_pb.CreateMeterRequest, _context: grpc.ServicerContext) -> meter_pb.Meter:
+        self.meters.append(request.meter)
+        return request.meter
 
     def _judge(self, event: pb.Event) -> pb.Outcome.ValueType:
         if event.type == "bad":

@@ -1,0 +1,126 @@
+"""`meterscope import`: usage from files."""
+
+import sys
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import grpc
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from meterscope import logimport
+from meterscope.client import Outcome, Undelivered
+from meterscope.commands import options
+from meterscope.connection import open_channel
+from meterscope.logimport import Report, Source
+from meterscope.supervisor.runfile import Run
+
+# Some lines did not go in; the others did.
+EXIT_INCOMPLETE: Final = 3
+
+
+@click.group("import")
+def import_() -> None:
+    """Import usage from files."""
+
+
+@import_.command("accesslog")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--usage", metavar="HOST:PORT", help="Address of the usage service; read from run.json when not given.")
+@options.data_dir
+@click.option("--source", default="accesslog", show_default=True, help="Source of the events, 1 to 256 bytes.")
+@click.option("--customer-key", help="Customer of all lines; the client's address of each line when not given.")
+@click.option("--shift-days", type=int, default=0, show_default=True, help="Whole days added to each time.")
+@click.option("--token", envvar="METERSCOPE_SERVICE_TOKEN", help="Service token, if the services want one.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def accesslog(
+    files: tuple[Path, ...],
+    *,
+    usage: str | None,
+    data_dir: Path,
+    source: str,
+    customer_key: str | None,
+    shift_days: int,
+    token: str | None,
+    as_json: bool,
+) -> None:
+    """Import access logs (combined or common format, plain or gzipped): one request is one event.
+
+    Creates the meters `requests` (how many) and `bytes` (sent) where they are not there. An event's id is made of the
+    file's name and the line's number: importing a file again counts nothing twice, and a log that was renamed counts
+    as another one.
+
+    Exits with 0 if every line went in, 3 if some could not be read or were refused (the others are in).
+    """
+    sources = [Source(path, timedelta(days=shift_days)) for path in files]
+    console = Console(stderr=True, quiet=as_json)
+    address = usage or _running_usage(data_dir)
+    try:
+        with open_channel(address, token=token) as channel:
+            logimport.create_meters(channel)
+        with progress(console) as bar:
+            task = bar.add_task("importing", total=sum(logimport.count_lines(log) for log in sources))
+            report = logimport.run(
+                address,
+                sources,
+                source=source,
+                customer_key=customer_key,
+                token=token,
+                on_progress=lambda lines: bar.advance(task, lines),
+            )
+    except (OSError, ValueError, Undelivered) as error:
+        raise click.ClickException(str(error)) from error
+    except grpc.RpcError as error:
+        raise click.ClickException(f"usage at {address}: {error.details()}") from error
+    if as_json:
+        print(orjson.dumps(_as_json(report), option=orjson.OPT_INDENT_2).decode())
+    else:
+        _show(report)
+    if report.malformed or report.outcomes[Outcome.REJECTED] or report.outcomes[Outcome.CONFLICT]:
+        sys.exit(EXIT_INCOMPLETE)
+
+
+def _running_usage(data_dir: Path) -> str:
+    run = Run.read(data_dir)
+    if run is None:
+        raise click.ClickException(f"nothing runs on {data_dir}: start `meterscope up`, or name --usage")
+    return run.addresses["usage"]
+
+
+def progress(console: Console) -> Progress:
+    """Return a progress bar that counts lines."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    )
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    return {
+        "lines": report.lines,
+        "malformed": report.malformed,
+        **{outcome.name.lower(): report.outcomes[outcome] for outcome in Outcome},
+        "bytes": str(report.bytes),
+        "seconds": round(report.seconds, 3),
+        "events_per_second": round(report.events_per_second),
+        "problems": [asdict(problem) for problem in report.problems],
+    }
+
+
+def _show(report: Report) -> None:
+    console = Console()
+    table = Table("", "", show_header=False)
+    table.columns[1].justify = "right"
+    table.add_row("lines", f"{report.lines:,}")
+    for outcome in Outcome:
+        table.add_row(outcome.name.lower(), f"{report.outcomes[outcome]:,}")
+    table.add_row("malformed", f"{report.malformed:,}")
+    table.add_row("bytes", f"{report.bytes:,}")
+    table.add_row("events/s", f"{report.events_per_second:,.0f}")
+    console.print(table)
+    for problem in report.problems:
+        console.print(f"{problem.file}:{problem.line}: {problem.reason}", highlight=False, markup=False)
