@@ -1,29 +1,22 @@
 """The payments service in this process, on real PostgreSQL and Valkey; billing and alerts are small real gRPC servers."""
 
-import itertools
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import grpc
 import pytest
-from google.type import money_pb2
+from payments_harness import Alerts, Billing, Client, Peers, StartWorker
 
-from meterscope.alerts.v1 import alert_service_pb2, alert_service_pb2_grpc
-from meterscope.billing.v1 import invoice_service_pb2, invoice_service_pb2_grpc
-from meterscope.payments.v1 import payment_method_service_pb2 as methods_pb
+from meterscope.alerts.v1 import alert_service_pb2_grpc
+from meterscope.billing.v1 import invoice_service_pb2_grpc
 from meterscope.payments.v1 import payment_method_service_pb2_grpc as methods_grpc
-from meterscope.payments.v1 import payment_service_pb2 as payments_pb
 from meterscope.payments.v1 import payment_service_pb2_grpc as payments_grpc
 from services import payments
 from services.kit.channel import open_channel
 from services.kit.db import Database
-from services.kit.ids import new_id
 from services.kit.migrate import migrate
 from services.kit.money import Money
 from services.kit.settings import read
@@ -33,60 +26,6 @@ from services.payments.providers.base import Provider
 from services.payments.providers.sandbox import Sandbox
 from services.payments.providers.sandbox_store import SandboxBooks
 from services.payments.settings import Settings
-
-T = TypeVar("T")
-StartWorker = Callable[[Mapping[str, Provider] | None], Worker]
-
-DEADLINE_SECONDS = 20.0
-_requests = itertools.count(1)
-
-
-def eventually(read_: Callable[[], T], accept: Callable[[T], bool]) -> T:
-    """Read until the value is accepted, for 20 s at most, and return it."""
-    pause, deadline = threading.Event(), time.monotonic() + DEADLINE_SECONDS
-    while not accept(value := read_()):
-        assert time.monotonic() < deadline, f"still {value!r}"
-        pause.wait(0.02)
-    return value
-
-
-@dataclass
-class Billing(invoice_service_pb2_grpc.InvoiceServiceServicer):
-    """The edge to billing: keeps what it is told."""
-
-    recorded: list[invoice_service_pb2.RecordPaymentRequest] = field(default_factory=list)
-
-    def RecordPayment(
-        self, request: invoice_service_pb2.RecordPaymentRequest, _context: grpc.ServicerContext
-    ) -> invoice_service_pb2.Invoice:
-        self.recorded.append(request)
-        return invoice_service_pb2.Invoice(id=request.invoice_id)
-
-    def of(self, payment: str) -> list[invoice_service_pb2.RecordPaymentRequest]:
-        return [request for request in self.recorded if request.payment_id == payment]
-
-
-@dataclass
-class Alerts(alert_service_pb2_grpc.AlertServiceServicer):
-    """The edge to alerts: keeps what it is told."""
-
-    raised: list[alert_service_pb2.RaiseSignalRequest] = field(default_factory=list)
-
-    def RaiseSignal(
-        self, request: alert_service_pb2.RaiseSignalRequest, _context: grpc.ServicerContext
-    ) -> alert_service_pb2.Alert:
-        self.raised.append(request)
-        return alert_service_pb2.Alert(fingerprint=request.fingerprint)
-
-    def of(self, payment: str) -> list[alert_service_pb2.RaiseSignalRequest]:
-        return [request for request in self.raised if request.data["payment_id"] == payment]
-
-
-@dataclass(frozen=True)
-class Peers:
-    billing: Billing
-    alerts: Alerts
-    address: str
 
 
 @pytest.fixture(scope="module")
@@ -142,41 +81,6 @@ def environment(database_url: str, redis_url: str, peers: Peers) -> dict[str, st
 @pytest.fixture(scope="module")
 def settings(environment: Mapping[str, str]) -> Settings:
     return read(Settings, environment)
-
-
-@dataclass(frozen=True)
-class Client:
-    """Calls the service as billing and the gateway do."""
-
-    methods: methods_grpc.PaymentMethodServiceStub
-    payments: payments_grpc.PaymentServiceStub
-
-    def add_method(self, token: str, customer: str | None = None) -> methods_pb.PaymentMethod:
-        method = methods_pb.PaymentMethod(provider="sandbox", provider_token=token)
-        return self.methods.CreatePaymentMethod(
-            methods_pb.CreatePaymentMethodRequest(customer_id=customer or new_id("cus"), payment_method=method)
-        )
-
-    def request(self, customer: str, *, invoice: str = "", units: int = 1234) -> payments_pb.CreatePaymentRequest:
-        return payments_pb.CreatePaymentRequest(
-            payment=payments_pb.Payment(
-                customer_id=customer,
-                invoice_id=invoice,
-                amount=money_pb2.Money(currency_code="INR", units=units, nanos=500_000_000),
-            ),
-            request_id=f"request-{next(_requests)}",
-        )
-
-    def pay(self, token: str, *, invoice: str = "") -> payments_pb.Payment:
-        """Have a new customer pay INR 1,234.50 by a method of this token."""
-        customer = self.add_method(token).customer_id
-        return self.payments.CreatePayment(self.request(customer, invoice=invoice))
-
-    def until(self, payment_id: str, *states: payments_pb.PaymentState.ValueType) -> payments_pb.Payment:
-        return eventually(
-            lambda: self.payments.GetPayment(payments_pb.GetPaymentRequest(payment_id=payment_id)),
-            lambda payment: payment.state in states,
-        )
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
-from conftest import Client, Peers, eventually
+from eventually import eventually
+from payments_harness import Client, Peers
 
 from meterscope.alerts.v1 import alert_service_pb2 as alerts_pb
 from meterscope.payments.v1 import payment_service_pb2 as pb
@@ -26,7 +27,7 @@ def test_a_payment_is_charged_and_billing_is_told(client: Client, peers: Peers, 
     assert [attempt.state for attempt in paid.attempts] == [pb.ATTEMPT_STATE_SUCCEEDED]
     assert paid.attempts[0].provider_reference.startswith("ch_")
     assert paid.complete_time.ToDatetime() >= paid.create_time.ToDatetime()
-    told = eventually(lambda: peers.billing.of(paid.id), bool)[0]
+    told = eventually(lambda: peers.billing.of(paid.id))[0]
     assert (told.invoice_id, told.provider) == ("inv_1", "sandbox")
     assert money_from_proto(told.amount, "amount") == DUE
     assert told.request_id.startswith("obx_")
@@ -44,12 +45,12 @@ def test_insufficient_funds_are_tried_again_until_they_suffice(client: Client, p
     waited = paid.attempts[1].start_time.ToDatetime() - paid.attempts[0].end_time.ToDatetime()
     assert waited.total_seconds() >= 0.2
     assert charged(paid.id) == [DUE]
-    signal = eventually(lambda: peers.alerts.of(paid.id), bool)[0]
+    signal = eventually(lambda: peers.alerts.of(paid.id))[0]
     assert (signal.type, signal.severity) == ("payment_failed", alerts_pb.SEVERITY_WARNING)
     assert signal.fingerprint == f"payment_failed:{paid.id}"
     assert signal.data["reason"] == "insufficient_funds"
     assert not signal.action_required
-    eventually(lambda: peers.billing.of(paid.id), bool)
+    eventually(lambda: peers.billing.of(paid.id))
 
 
 def test_a_payment_that_never_succeeds_is_given_up(client: Client, peers: Peers, charged: Charged) -> None:
@@ -62,7 +63,8 @@ def test_a_payment_that_never_succeeds_is_given_up(client: Client, peers: Peers,
     assert failed.failure_reason == "insufficient_funds"
     assert not failed.HasField("next_attempt_time")
     assert charged(failed.id) == []
-    signals = eventually(lambda: peers.alerts.of(failed.id), lambda signals: len(signals) == 3)
+    eventually(lambda: len(peers.alerts.of(failed.id)) == 3)
+    signals = peers.alerts.of(failed.id)
     assert sorted(signal.severity for signal in signals) == [
         alerts_pb.SEVERITY_WARNING,
         alerts_pb.SEVERITY_WARNING,
@@ -79,7 +81,7 @@ def test_an_expired_card_is_not_tried_again(client: Client, peers: Peers, charge
 
     assert [attempt.failure_reason for attempt in failed.attempts] == ["card_expired"]
     assert charged(failed.id) == []
-    signal = eventually(lambda: peers.alerts.of(failed.id), bool)[0]
+    signal = eventually(lambda: peers.alerts.of(failed.id))[0]
     assert signal.severity == alerts_pb.SEVERITY_ERROR
     assert signal.action_required
 
@@ -104,7 +106,7 @@ def test_a_lost_answer_is_asked_for_and_never_charged_again(client: Client, peer
     assert [attempt.state for attempt in paid.attempts] == [pb.ATTEMPT_STATE_SUCCEEDED]
     assert paid.attempts[0].idempotency_key == unknown.attempts[0].idempotency_key
     assert charged(paid.id) == [DUE]
-    eventually(lambda: peers.billing.of(paid.id), bool)
+    eventually(lambda: peers.billing.of(paid.id))
     assert peers.alerts.of(paid.id) == []
 
 
@@ -114,5 +116,5 @@ def test_a_payment_for_no_invoice_tells_billing_nothing(client: Client, peers: P
 
     # A later payment has been told to billing: had there been anything to tell of the first, it was there.
     later = client.pay("sandbox_ok", invoice="inv_5")
-    eventually(lambda: peers.billing.of(later.id), bool)
+    eventually(lambda: peers.billing.of(later.id))
     assert peers.billing.of(created.id) == []

@@ -11,7 +11,8 @@ from typing import Any
 
 import grpc
 import pytest
-from conftest import Client, eventually
+from eventually import eventually
+from payments_harness import Client
 
 from meterscope.payments.v1 import payment_method_service_pb2 as methods_pb
 from meterscope.payments.v1 import payment_method_service_pb2_grpc as methods_grpc
@@ -34,7 +35,7 @@ class Process:
 
     def address(self) -> str:
         """Where it listens, as it says itself: its port is a free one."""
-        told = eventually(lambda: [line for line in self.lines() if line["message"] == "listening"], bool)
+        told = eventually(lambda: [line for line in self.lines() if line["message"] == "listening"])
         return str(told[0]["address"])
 
 
@@ -80,7 +81,7 @@ def test_server_and_worker_collect_a_payment_under_one_trace(start: Callable[...
         spans = [json.loads(line) for line in trace_file.read_text().splitlines()]
         return [span for span in spans if span["name"] == "charge sandbox"]
 
-    span = eventually(charge, bool)[0]
+    span = eventually(charge)[0]
     assert span["kind"] == "SpanKind.CLIENT"
     assert span["attributes"]["meterscope.keep"] is True
     assert span["attributes"]["payment.id"] == created.id
@@ -90,7 +91,7 @@ def test_server_and_worker_collect_a_payment_under_one_trace(start: Callable[...
         spans = [json.loads(line) for line in trace_file.read_text().splitlines()]
         return [span for span in spans if span["name"] == "meterscope.payments.v1.PaymentService/CreatePayment"]
 
-    assert eventually(call, bool)[0]["context"]["trace_id"] == span["context"]["trace_id"]
+    assert eventually(call)[0]["context"]["trace_id"] == span["context"]["trace_id"]
     assert CARD not in server.output.read_text()
 
 

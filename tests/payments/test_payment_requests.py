@@ -6,10 +6,10 @@ from typing import cast
 
 import grpc
 import pytest
-from conftest import Client
 from google.rpc import error_details_pb2
 from google.type import money_pb2
 from grpc_status import rpc_status
+from payments_harness import Client
 
 from meterscope.payments.v1 import payment_method_service_pb2 as methods_pb
 from meterscope.payments.v1 import payment_service_pb2 as pb

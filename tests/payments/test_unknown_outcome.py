@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 import pytest
-from conftest import Client, Peers, StartWorker, eventually
+from eventually import eventually
+from payments_harness import Client, Peers, StartWorker
 
 from meterscope.payments.v1 import payment_service_pb2 as pb
 from services.kit.money import Money
@@ -59,7 +60,7 @@ def test_a_worker_that_dies_leaves_one_charge(
 
     assert charged(paid.id) == [DUE]
     assert [attempt.idempotency_key for attempt in paid.attempts] == [stuck.attempts[0].idempotency_key]
-    assert len(eventually(lambda: peers.billing.of(paid.id), bool)) == 1
+    assert len(eventually(lambda: peers.billing.of(paid.id))) == 1
 
 
 @dataclass
