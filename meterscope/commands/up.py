@@ -68,6 +68,7 @@ def run(data_dir: Path, port: int, environment: Mapping[str, str], *, grace_seco
         messages.print(message, markup=False)
 
     given = Given.read(environment)
+    given.check()
     own = {name: number for name, number in ports(port).items() if name not in ENGINES or name in given.embedded}
     with DataFolder.open(data_dir) as folder:
         # What is killed after that time does not end in order any more: a little more than the processes take.
@@ -80,16 +81,18 @@ def run(data_dir: Path, port: int, environment: Mapping[str, str], *, grace_seco
 
         stack = Stack(folder, grace_seconds=kill_after, report=report, on_change=write_run)
         with Reservations(own) as held, stack:
-            if not stack.start(programs.engines(folder.path, own, held, given, environment), seconds=_START_SECONDS):
+            stack.add(programs.engines(folder.path, own, held, given, environment))
+            # The rest starts while the databases are being made; it waits for them by itself.
+            if not stack.wait(lambda: given.are_known(folder.path), seconds=_START_SECONDS):
                 return
-            given.check()
-            urls = given.urls(folder.path, own)
-            if not stack.start(programs.services(folder.path, own, urls, environment), seconds=_START_SECONDS):
+            stack.add(programs.services(folder.path, own, given.urls(folder.path, own), environment))
+            if not stack.wait(lambda: stack.is_healthy, seconds=_START_SECONDS):
                 return
             try:
                 write_run()
                 _announce(Run.of(own, stack.pids), folder.path, quiet=quiet)
                 stack.supervise()
+                report("stopping")
             finally:
                 folder.remove(NAME)
 

@@ -4,11 +4,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from meterscope.supervisor import probes
 from meterscope.supervisor.errors import SupervisorError
 from meterscope.supervisor.ports import HOST, SERVICES
+
+_SECRETS: Final = "secrets.json"
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,15 @@ class Given:
         if problems:
             raise SupervisorError("\n".join([*problems, "correct it, or unset it to have an embedded server"]))
 
+    def are_known(self, folder: Path) -> bool:
+        """Say whether `urls` can be told: an embedded server makes its passwords when it first prepares the folder."""
+        return not self.embedded or (folder / _SECRETS).exists()
+
     def urls(self, folder: Path, ports: Mapping[str, int]) -> dict[str, str]:
         """Return every process' URL variables: what was given, and the embedded servers' for the rest.
 
         Args:
-            folder: the data folder; its embedded servers have been started once.
+            folder: the data folder; of a folder for which `are_known`.
             ports: of the embedded servers, by name.
         """
         urls = {
@@ -105,5 +111,5 @@ def valkey_answers(folder: Path, port: int) -> bool:
 
 
 def _secrets(folder: Path) -> dict[str, Any]:
-    secrets: dict[str, Any] = json.loads((folder / "secrets.json").read_text(encoding="utf-8"))
+    secrets: dict[str, Any] = json.loads((folder / _SECRETS).read_text(encoding="utf-8"))
     return secrets

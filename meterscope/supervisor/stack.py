@@ -14,6 +14,7 @@ from meterscope.supervisor.process import Child, Program, describe
 from meterscope.supervisor.signals import Signals
 
 _POLL_SECONDS: Final = 0.05
+_ASK_AGAIN_SECONDS: Final = 0.2
 _IDLE_SECONDS: Final = 5.0
 _TRIES: Final = 5
 # Wrong settings or a wrong command line: another try would end the same way.
@@ -37,7 +38,7 @@ class Stack:
             folder: where logs go.
             grace_seconds: what each rank gets to stop in order; then its processes are killed.
             report: told what happens to children, a sentence each.
-            on_change: called when a process id has changed after all were healthy.
+            on_change: called when a process id has changed, while it supervises.
         """
         self._folder = folder
         self._grace = grace_seconds
@@ -62,32 +63,38 @@ class Stack:
         """The process ids by name; a child that is about to be started again has none."""
         return {child.program.name: child.pid for child in self._children if child.pid}
 
-    def start(self, programs: Sequence[Program], *, seconds: float) -> bool:
-        """Start programs and wait until all are healthy. False if asked to stop meanwhile.
+    def add(self, programs: Sequence[Program]) -> None:
+        """Take programs in; `wait` starts them."""
+        self._children.extend(Child(program, Log(self._folder.log_file(program.name))) for program in programs)
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether every child can do its work."""
+        return all(child.is_healthy for child in self._children)
+
+    def wait(self, until: Callable[[], bool], *, seconds: float) -> bool:
+        """Start what has been added, and wait for a condition. False if asked to stop meanwhile.
 
         Raises:
-            SupervisorError: one cannot start, or not in time; with the last lines of its log.
+            SupervisorError: a child cannot start, or the time is over; with the last lines of its log.
         """
-        self._complete = False
         deadline = time.monotonic() + seconds
-        children = [Child(program, Log(self._folder.log_file(program.name))) for program in programs]
-        self._children.extend(children)
-        while not all(child.is_healthy for child in self._children):
-            if self._signals.stops:
-                return False
+        while not self._signals.stops:
             self._turn()
+            if until():
+                return True
             if time.monotonic() > deadline:
                 raise self._too_late(seconds)
             self._signals.wait(_POLL_SECONDS)
-        self._complete = True
-        return True
+        return False
 
     def supervise(self) -> None:
         """Start again what dies, until asked to stop."""
+        self._complete = True
         while not self._signals.stops:
             self._turn()
             due = [child.restart_at - time.monotonic() for child in self._children if child.pid is None]
-            asked = [_POLL_SECONDS * 4 for child in self._children if not child.is_healthy]
+            asked = [_ASK_AGAIN_SECONDS for child in self._children if not child.is_healthy]
             self._signals.wait(max(0.0, min([*due, *asked, _IDLE_SECONDS])))
 
     def _turn(self) -> None:

@@ -54,6 +54,10 @@ class Scene:
             probe=lambda: f"{name} runs" in self.lines(),
         )
 
+    def start(self, stack: Stack, *programs: Program, seconds: float = 10) -> bool:
+        stack.add(programs)
+        return stack.wait(lambda: stack.is_healthy, seconds=seconds)
+
     def lines(self) -> list[str]:
         return self.events.read_text().splitlines()
 
@@ -78,7 +82,7 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
 def test_children_start_together_and_stop_rank_by_rank_the_highest_first(scene: Scene) -> None:
     programs = [scene.program("low", rank=0), scene.program("middle", rank=1), scene.program("high", rank=2)]
     with scene.stack() as stack:
-        assert stack.start(programs, seconds=10)
+        assert scene.start(stack, *programs)
         pids = stack.pids
         assert set(pids) == {"low", "middle", "high"}
     assert scene.lines()[3:] == ["high stops", "middle stops", "low stops"]
@@ -87,7 +91,7 @@ def test_children_start_together_and_stop_rank_by_rank_the_highest_first(scene: 
 
 def test_a_killed_child_is_started_again(scene: Scene) -> None:
     with scene.stack() as stack:
-        stack.start([scene.program("one"), scene.program("other")], seconds=10)
+        scene.start(stack, scene.program("one"), scene.program("other"))
         before = stack.pids
 
         def kill_and_stop() -> None:
@@ -110,7 +114,7 @@ def test_a_killed_child_is_started_again(scene: Scene) -> None:
 
 def test_a_child_that_does_not_stop_in_time_is_killed(scene: Scene) -> None:
     with scene.stack(grace_seconds=0.2) as stack:
-        stack.start([scene.program("stubborn", code=STUBBORN)], seconds=10)
+        scene.start(stack, scene.program("stubborn", code=STUBBORN))
         pid = stack.pids["stubborn"]
     assert not psutil.pid_exists(pid)
     assert scene.lines() == ["stubborn runs"]
@@ -119,9 +123,9 @@ def test_a_child_that_does_not_stop_in_time_is_killed(scene: Scene) -> None:
 def test_wrong_settings_end_the_start_at_once_with_the_childs_own_words(scene: Scene) -> None:
     code = "import sys; print('USAGE_THREADS is not a number', file=sys.stderr); sys.exit(78)"
     with scene.stack() as stack:
-        stack.start([scene.program("steady")], seconds=10)
+        scene.start(stack, scene.program("steady"))
         with pytest.raises(SupervisorError, match="ended with exit status 78\nUSAGE_THREADS is not a number"):
-            stack.start([scene.program("wrong", code=code)], seconds=10)
+            scene.start(stack, scene.program("wrong", code=code))
     assert "steady stops" in scene.lines()
 
 
@@ -131,7 +135,7 @@ def test_a_child_that_always_dies_ends_the_start_after_a_few_tries(scene: Scene)
         pytest.raises(SupervisorError, match=r"dying cannot start: it ended with exit status 1\n(ERROR no luck\n?){5}"),
         scene.stack() as stack,
     ):
-        stack.start([scene.program("dying", code=code)], seconds=30)
+        scene.start(stack, scene.program("dying", code=code), seconds=30)
     assert len(scene.reports) == 1
 
 
@@ -141,13 +145,13 @@ def test_a_child_that_is_never_healthy_ends_the_start_in_time(scene: Scene) -> N
         pytest.raises(SupervisorError, match=r"not healthy within 1 s: slow\nwaiting for something"),
         scene.stack() as stack,
     ):
-        stack.start([scene.program("slow", code=code)], seconds=1)
+        scene.start(stack, scene.program("slow", code=code), seconds=1)
 
 
 def test_a_stop_during_the_start_is_obeyed(scene: Scene) -> None:
     code = "import os, signal; os.kill(os.getppid(), signal.SIGTERM); signal.pause()"
     with scene.stack() as stack:
-        assert not stack.start([scene.program("never", code=code)], seconds=10)
+        assert not scene.start(stack, scene.program("never", code=code))
 
 
 def test_a_child_ends_with_its_supervisor(tmp_path: Path) -> None:
