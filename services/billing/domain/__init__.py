@@ -1,0 +1,1 @@
+"""Pure rules of billing: no database, no network, no clock. `now` is an argument."""

@@ -1,0 +1,1 @@
+"""Messages to domain and back, a module a noun."""

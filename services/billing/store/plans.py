@@ -1,0 +1,56 @@
+"""Plans and their versions."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from services.billing import plan_document
+from services.billing.domain.plan import Plan
+from services.billing.tables import plan_versions
+
+
+def add(conn: sa.Connection, plan: Plan) -> bool:
+    """Insert a version of a plan; False if it is there."""
+    statement = (
+        insert(plan_versions)
+        .values(
+            plan_id=plan.terms.id,
+            version=plan.version,
+            terms=plan_document.write(plan.terms),
+            create_time=plan.create_time,
+        )
+        .on_conflict_do_nothing()
+        .returning(plan_versions.c.plan_id)
+    )
+    return conn.execute(statement).one_or_none() is not None
+
+
+def latest(conn: sa.Connection, plan_id: str) -> Plan | None:
+    """Return the newest version of a plan."""
+    query = _latest().where(plan_versions.c.plan_id == plan_id)
+    row = conn.execute(query).one_or_none()
+    return None if row is None else _plan(row)
+
+
+def version(conn: sa.Connection, plan_id: str, number: int) -> Plan:
+    """Return a version that is known to exist."""
+    query = sa.select(plan_versions).where(plan_versions.c.plan_id == plan_id, plan_versions.c.version == number)
+    return _plan(conn.execute(query).one())
+
+
+def page(conn: sa.Connection, *, after: str, limit: int) -> list[Plan]:
+    """Return the newest versions of plans by id, behind the id `after`."""
+    return [_plan(row) for row in conn.execute(_latest().where(plan_versions.c.plan_id > after).limit(limit))]
+
+
+def _latest() -> sa.Select[Any]:
+    return (
+        sa.select(plan_versions)
+        .distinct(plan_versions.c.plan_id)
+        .order_by(plan_versions.c.plan_id, plan_versions.c.version.desc())
+    )
+
+
+def _plan(row: sa.Row[Any]) -> Plan:
+    return Plan(terms=plan_document.read(row.terms), version=row.version, create_time=row.create_time)
