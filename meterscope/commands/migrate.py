@@ -16,7 +16,9 @@ from meterscope.supervisor.runfile import Run
 @click.command()
 @options.data_dir
 def migrate(data_dir: Path) -> None:
-    """Migrate the databases that DATABASE_URL names, or those of the Meterscope that runs on the data folder.
+    """Bring the databases to this version's tables.
+
+    They are those that DATABASE_URL names, or those of the Meterscope that runs on the data folder.
 
     `meterscope up` migrates by itself. Servers that run meanwhile go on working.
     """

@@ -37,7 +37,7 @@ _START_SECONDS: Final = 90.0
 )
 @click.option("--quiet", "-q", is_flag=True, help="Print one line when ready.")
 def up(data_dir: Path, port: int | None, grace: float, *, quiet: bool) -> None:
-    """Start everything, wait until it is healthy, and stop it at Ctrl-C.
+    """Start everything; stop it at Ctrl-C.
 
     PostgreSQL and Valkey are embedded, unless DATABASE_URL (or USAGE_DATABASE_URL, … of all four services) and
     REDIS_URL name servers. The state lies in the data folder and survives a stop, a crash and a kill -9.
