@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import IO, Final, NamedTuple, cast
 
 # The user agent may lack its closing quote: servers cut long lines off.
 _LINE: Final = re.compile(
@@ -82,16 +83,24 @@ def parse(line: str) -> Request:
 
 def read(path: Path, *, limit: int | None = None) -> Iterator[Line]:
     """Read a log, plain or gzipped, line by line; at most `limit` lines. Bytes that are no UTF-8 are kept, escaped."""
-    with path.open("rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-    with gzip.open(path, "rb") if is_gzip else path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if limit is not None and number > limit:
-                return
+    with _open(path) as lines:
+        for number, line in enumerate(islice(lines, limit), start=1):
             try:
                 yield Line(number, parse(line.decode("utf-8", "backslashreplace")))
             except MalformedLine as error:
                 yield Line(number, None, str(error))
+
+
+def count(path: Path, *, limit: int | None = None) -> int:
+    """Return how many lines `read` will return."""
+    with _open(path) as lines:
+        return sum(1 for _ in islice(lines, limit))
+
+
+def _open(path: Path) -> IO[bytes]:
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    return cast("IO[bytes]", gzip.open(path, "rb")) if is_gzip else path.open("rb")
 
 
 def _time(match: re.Match[str]) -> datetime:

@@ -146,11 +146,6 @@ def run(
     return report
 
 
-def count_lines(log: Source) -> int:
-    """Return how many lines an import of the log will read."""
-    return sum(1 for _ in accesslog.read(log.path, limit=log.limit))
-
-
 def _events(
     log: Source, customer_key: str | None, report: Report, on_progress: Callable[[int], None]
 ) -> Iterator[Event]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from meterscope import logimport
+from meterscope import accesslog, logimport
 from meterscope.client import Outcome, Undelivered
 from meterscope.commands import options
 from meterscope.connection import open_channel
@@ -38,7 +38,7 @@ def import_() -> None:
 @click.option("--shift-days", type=int, default=0, show_default=True, help="Whole days added to each time.")
 @click.option("--token", envvar="METERSCOPE_SERVICE_TOKEN", help="Service token, if the services want one.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def accesslog(
+def import_accesslog(
     files: tuple[Path, ...],
     *,
     usage: str | None,
@@ -64,7 +64,7 @@ def accesslog(
         with open_channel(address, token=token) as channel:
             logimport.create_meters(channel)
         with progress(console) as bar:
-            task = bar.add_task("importing", total=sum(logimport.count_lines(log) for log in sources))
+            task = bar.add_task("importing", total=sum(accesslog.count(path) for path in files))
             report = logimport.run(
                 address,
                 sources,

@@ -76,6 +76,7 @@ def test_a_file_is_read_plain_or_gzipped_with_its_line_numbers(tmp_path: Path) -
     assert lines == list(accesslog.read(zipped))
     assert [(line.number, line.request is not None) for line in lines] == [(1, True), (2, False), (3, True), (4, True)]
     assert len(list(accesslog.read(plain, limit=2))) == 2
+    assert [accesslog.count(zipped), accesslog.count(plain, limit=2)] == [4, 2]
 
 
 def test_every_line_of_the_examples_counts() -> None:
