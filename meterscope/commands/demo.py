@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from meterscope.demo.stack import Stack
 
 _EXAMPLES: Final = Path(__file__).parents[2] / "examples"
+# Where nobody says how wide the output is.
+_WIDTH: Final = 110
 _TRACE_FILE: Final = "METERSCOPE_TRACE_FILE"
 # The demo receives its webhook on loopback, and does not wait a day for money.
 _SETTINGS: Final = {"METERSCOPE_ALLOW_PRIVATE_WEBHOOKS": "true", "METERSCOPE_PAYMENT_RETRY_DELAYS": "2"}
@@ -52,6 +54,8 @@ def demo(
     trace_file = Path(os.environ.get(_TRACE_FILE) or data_dir / "traces.jsonl").absolute()
     environ = {**_SETTINGS, **os.environ, _TRACE_FILE: str(trace_file)}
     console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
     chosen = Options(data_dir, examples, port, keep, limit_lines, trace_file, token, environ)
     try:
         _tell(chosen, console)

@@ -77,19 +77,21 @@ def _events(chapter: Chapter) -> RenderableType:
 
 
 def _invoices(chapter: Chapter) -> RenderableType:
-    columns = ("number", "customer", "requests", "GB", "base fee", "requests", "traffic", "total", "state")
+    columns = ("number", "customer", "requests", "GB", "fee ₹", "requests ₹", "traffic ₹", "total ₹", "")
     table = _table(f"Invoices of {chapter.month}, plan {chapter.plan['id']}", *columns, right=range(2, 8))
+    for column in table.columns[:2]:
+        column.no_wrap = True
     ranked = sorted(chapter.invoices.items(), key=lambda item: -decimal(item[1].total))
     for key, invoice in ranked[:_TOP]:
-        amounts = [_rupees(decimal(line.amount)) for line in invoice.lines]
+        amounts = [f"{decimal(money):,.2f}" for money in (*(line.amount for line in invoice.lines), invoice.total)]
         used = (f"{chapter.traffic.requests[key]:,}", f"{Decimal(chapter.traffic.bytes[key]) / _GB:.3f}")
         state = invoice_pb.InvoiceState.Name(invoice.state).removeprefix("INVOICE_STATE_")
-        table.add_row(invoice.number, key, *used, *amounts, _rupees(decimal(invoice.total)), f"[green]{state}[/]")
+        table.add_row(invoice.number, key, *used, *amounts, f"[green]{state.lower()}[/]")
     if len(ranked) > _TOP:
         table.add_row("", f"[dim]… and {len(ranked) - _TOP} more[/]")
     total = sum((decimal(invoice.total) for invoice in chapter.invoices.values()), Decimal(0))
     table.add_section()
-    table.add_row(f"{len(ranked)} invoices", *[""] * 6, _rupees(total), "", style="bold")
+    table.add_row(f"{len(ranked)} invoices", *[""] * 6, f"{total:,.2f}", "", style="bold")
     return table
 
 
@@ -102,7 +104,7 @@ def _payments(chapter: Chapter) -> RenderableType:
         for attempt in declined.attempts
     ]
     waited = declined.attempts[-1].start_time.ToDatetime() - declined.attempts[0].start_time.ToDatetime()
-    retried = f" {waited.total_seconds():.1f} s later: ".join(attempts)
+    retried = "\n".join(attempts) + f", {waited.total_seconds():.1f} s later"
     table.add_row(declined.id, chapter.state.declined, _rupees(decimal(declined.amount)), retried)
     others = [payment for key, payment in chapter.payments.items() if key != chapter.state.declined]
     paid = sum((decimal(payment.amount) for payment in others), Decimal(0))
@@ -135,7 +137,7 @@ def _explanation(chapter: Chapter) -> RenderableType:
     for event in explanation.events:
         events.add_row(event.id, f"{event.time.ToDatetime():%Y-%m-%d %H:%M:%S}", event.quantity.value, event.trace_id)
     events.add_row(f"[dim]… of {line.event_count}[/]")
-    samples = Text.assemble(("sample traces  ", "dim"), "  ".join(line.sample_trace_ids))
+    samples = Text("sample traces\n", style="dim").append("\n".join(line.sample_trace_ids), style="default")
     title = f"Invoice {invoice.number}, line {line.id}: {line.description}, {_rupees(decimal(line.amount))}"
     return Panel(
         Group(*steps, Text(), events, Text(), samples), title=title, title_align="left", box=box.ROUNDED, expand=False
