@@ -1,0 +1,28 @@
+"""What the gateway itself refuses, before any service is asked."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+
+class Refusal(Exception):
+    """A request that HTTP itself answers: unknown route, wrong method, too large, wrong host.
+
+    Attributes:
+        status: the HTTP status.
+        reason: an UPPER_SNAKE_CASE word for programs.
+        detail: what was wrong and what to do.
+        headers: headers of the answer, such as `Allow`.
+    """
+
+    def __init__(
+        self, status: HTTPStatus, reason: str, detail: str, *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.reason = reason
+        self.detail = detail
+        self.headers = dict(headers or {})
+
+
+class UnfitValue(Exception):
+    """A JSON value that a field cannot hold. The message says what is wrong and what to send, without the path."""

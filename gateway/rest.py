@@ -1,0 +1,104 @@
+"""REST: an HTTP request is matched to a binding, transcoded, sent to its service, and the answer written as JSON."""
+
+import asyncio
+import functools
+from http import HTTPStatus
+from typing import Any, Final
+
+import grpc
+import orjson
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.message import Message
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gateway import json_writer, problem
+from gateway.backends import Backends
+from gateway.contract import Binding, Contract
+from gateway.errors import Refusal
+from gateway.observation import ROUTE
+from gateway.page import SECURITY_HEADERS
+from gateway.request_body import MAX_BODY_BYTES, read_body
+from gateway.transcoding import read_request
+from services.kit.errors import ServiceError
+
+# Above this size JSON is read and written in a thread, so that one caller's batch does not hold up the others.
+_LARGE: Final = 64 * 1024
+
+
+class Rest:
+    """ASGI application of every annotated method."""
+
+    def __init__(self, contract: Contract) -> None:
+        self._bindings = sorted(contract.bindings, key=lambda binding: binding.template.rank)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except ClientDisconnect:
+            return
+        except Refusal as refusal:
+            response = problem.from_refusal(refusal).response(request.scope["raw_path"].decode("ascii"))
+        except ServiceError as error:
+            response = problem.from_service_error(error).response(request.scope["raw_path"].decode("ascii"))
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        binding, path = self._match(request)
+        request.scope[ROUTE] = binding.template.text
+        body = await read_body(request)
+        read = functools.partial(
+            read_request, binding, path, request.scope["query_string"], body, request.headers.get("idempotency-key")
+        )
+        message = await asyncio.to_thread(read) if len(body) > _LARGE else read()
+        if message.ByteSize() > MAX_BODY_BYTES:
+            raise Refusal(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "BODY_TOO_LARGE", "the request is too large; send it in parts"
+            )
+        backends: Backends = request.state.backends
+        try:
+            answer = await backends.call(binding.method, message)
+        except grpc.aio.AioRpcError as error:
+            translated = problem.from_rpc_error(error, binding.method.service, binding.body)
+            return translated.response(request.scope["raw_path"].decode("ascii"))
+        return await _write(answer)
+
+    def _match(self, request: Request) -> tuple[Binding, dict[str, bytes]]:
+        raw_path = request.scope["raw_path"].decode("ascii")
+        verb = "GET" if request.method == "HEAD" else request.method
+        allowed: dict[str, Any] = {}
+        for binding in self._bindings:
+            path = binding.template.match(raw_path)
+            if path is not None and binding.verb == verb:
+                return binding, path
+            if path is not None:
+                request.scope[ROUTE] = binding.template.text
+                allowed[binding.verb] = None
+        if not allowed:
+            raise Refusal(HTTPStatus.NOT_FOUND, "NO_SUCH_ROUTE", "there is nothing at this path; /docs lists what is")
+        if "GET" in allowed:
+            allowed["HEAD"] = None
+        verbs = ", ".join(sorted(allowed))
+        raise Refusal(
+            HTTPStatus.METHOD_NOT_ALLOWED,
+            "METHOD_NOT_ALLOWED",
+            f"{request.method} is not allowed here; use {verbs}",
+            headers={"allow": verbs},
+        )
+
+
+async def _write(answer: Message) -> Response:
+    if isinstance(answer, HttpBody):
+        return Response(
+            answer.data, headers={**SECURITY_HEADERS, "content-type": answer.content_type or "application/octet-stream"}
+        )
+    is_large = answer.ByteSize() > _LARGE
+    content = await asyncio.to_thread(_json, answer) if is_large else _json(answer)
+    return Response(content, media_type="application/json", headers={"cache-control": "no-store"})
+
+
+def _json(answer: Message) -> bytes:
+    return orjson.dumps(json_writer.write(answer))

@@ -1,0 +1,116 @@
+import re
+from typing import Any
+
+import httpx
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from gateway import comments, contract
+
+
+@pytest.fixture
+def document(client: httpx.Client) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/openapi.json").json()
+    return found
+
+
+def operations(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {
+        (verb.upper(), path): operation
+        for path, verbs in document["paths"].items()
+        for verb, operation in verbs.items()
+    }
+
+
+def test_the_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
+    OpenAPIV31SpecValidator(document).validate()
+    assert document["openapi"].startswith("3.1")
+
+
+def test_every_annotated_method_is_in_it(document: dict[str, Any]) -> None:
+    expected = {(binding.verb, binding.template.text) for binding in contract.load().bindings}
+    assert operations(document).keys() == expected
+    ids = [operation["operationId"] for operation in operations(document).values()]
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_contracts_comments_describe_it(document: dict[str, Any]) -> None:
+    assert operations(document)[("GET", "/v1/plans/{plan_id}")]["description"] == (
+        "Returns a plan. NOT_FOUND if there is none."
+    )
+    invoice = document["components"]["schemas"]["Invoice"]
+    assert invoice["properties"]["total"]["description"] == "`subtotal + tax`."
+    for operation in operations(document).values():
+        assert operation["summary"]
+        assert all(parameter["description"] for parameter in operation["parameters"])
+    for name, schema in document["components"]["schemas"].items():
+        assert schema["description"], name
+
+
+def test_the_described_contract_is_that_of_the_stubs() -> None:
+    described = comments.load()
+    for method in contract.load().methods.values():
+        assert described[method.descriptor.full_name]
+        for field in method.descriptor.input_type.fields:
+            assert field.full_name in described
+
+
+def test_schemas_are_those_of_the_json_mapping(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    assert schemas["Decimal"]["type"] == "string"
+    assert set(schemas["Money"]["properties"]) == {"amount", "currency"}
+    assert schemas["InvoiceState"]["enum"][:3] == ["UNSPECIFIED", "DRAFT", "FINALIZED"]
+    event = schemas["Event"]
+    assert event["required"] == ["id", "source", "type", "time"]
+    assert event["properties"]["quantities"]["additionalProperties"] == {"$ref": "#/components/schemas/Decimal"}
+    assert schemas["InvoiceLine"]["properties"]["event_count"]["format"] == "int64"
+    assert schemas["Customer"]["properties"]["id"]["readOnly"]
+
+
+def test_parameters_say_where_they_belong(document: dict[str, Any]) -> None:
+    usage = operations(document)[("GET", "/v1/customers/{customer_id}/usage")]["parameters"]
+    assert [(each["name"], each["in"], each["required"]) for each in usage][:3] == [
+        ("customer_id", "path", True),
+        ("meter", "query", True),
+        ("start_time", "query", True),
+    ]
+    payment = operations(document)[("POST", "/v1/payments")]["parameters"]
+    assert [(each["name"], each["in"], each["required"]) for each in payment] == [("Idempotency-Key", "header", True)]
+
+
+def test_errors_are_problems(document: dict[str, Any]) -> None:
+    plan = operations(document)[("GET", "/v1/plans/{plan_id}")]["responses"]
+    assert plan["404"] == plan["default"] == {"$ref": "#/components/responses/Problem"}
+
+
+def test_a_real_problem_is_as_described(client: httpx.Client, document: dict[str, Any]) -> None:
+    answer = client.get("/v1/invoices?page_sise=1").json()
+    described = document["components"]["schemas"]["Problem"]
+    assert set(described["required"]) <= answer.keys() <= described["properties"].keys()
+
+
+def test_the_documentation_page_shows_every_method(client: httpx.Client, document: dict[str, Any]) -> None:
+    page = client.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    for operation in operations(document).values():
+        assert f'id="{operation["operationId"]}"' in page.text
+    for name in document["components"]["schemas"]:
+        assert f'id="schema-{name}"' in page.text
+
+
+def test_the_documentation_page_works_offline(client: httpx.Client) -> None:
+    page = client.get("/docs")
+    assert not re.findall(r"<(?:script|link rel=.stylesheet|img|iframe)\b", page.text)
+    assert not re.findall(r'(?:src|href)="https?:', page.text)
+    targets = set(re.findall(r'href="#([^"]+)"', page.text))
+    assert targets <= set(re.findall(r'id="([^"]+)"', page.text))
+
+
+def test_example_calls_are_taken(client: httpx.Client) -> None:
+    page = client.get("/docs").text
+    bodies = re.findall(r"-d &#39;(\{.*?\})&#39;</code>", page, re.DOTALL)
+    assert bodies
+    for path, body in zip(re.findall(r"curl http://127.0.0.1:8080(\S+)(?= \\\n)", page), bodies, strict=True):
+        text = body.replace("&#34;", '"').replace("&amp;", "&")
+        answer = client.post(path, content=text.encode(), headers={"content-type": "application/json"})
+        assert answer.status_code == 200, (path, text, answer.text)
