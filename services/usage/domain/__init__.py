@@ -1,0 +1,1 @@
+"""What usage is made of, without any input or output."""

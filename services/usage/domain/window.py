@@ -1,0 +1,66 @@
+"""Windows of usage: quarters of an hour in UTC, hours, days and months of any IANA time zone."""
+
+from datetime import UTC, datetime, timedelta
+from enum import Enum, auto
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from services.kit.errors import InvalidArgument
+from services.usage.domain.instant import QUARTER, quarter
+
+_HOUR: Final = timedelta(hours=1)
+_MONTHS: Final = 12
+
+
+class Window(Enum):
+    """How usage is cut. WHOLE is one window over the range."""
+
+    WHOLE = auto()
+    QUARTER_HOUR = auto()
+    HOUR = auto()
+    DAY = auto()
+    MONTH = auto()
+
+
+def time_zone(name: str, field: str) -> ZoneInfo:
+    """Return a time zone by its IANA name.
+
+    Raises:
+        InvalidArgument: there is none of this name.
+    """
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise InvalidArgument.at(
+            field, f"{name[:64]!r} is no IANA time zone; use a name such as Asia/Kolkata", reason="UNKNOWN_TIME_ZONE"
+        ) from None
+
+
+def bounds(window: Window, instant: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """Return the window `[start, end)` in UTC that holds an instant (not for WHOLE).
+
+    Local hours, days and months are cut where the zone's clock says so: a day with a change of clocks has 23 or 25
+    hours, and an hour that the clock repeats is two windows.
+    """
+    if window is Window.QUARTER_HOUR:
+        start = quarter(instant)
+        return start, start + QUARTER
+    local = instant.astimezone(zone)
+    if window is Window.HOUR:
+        into = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+        start = instant - into
+        return start, start + _HOUR
+    if window is Window.DAY:
+        day = local.date()
+        return _midnight(day.year, day.month, day.day, zone), _next_midnight(local, zone)
+    year, month = (local.year + 1, 1) if local.month == _MONTHS else (local.year, local.month + 1)
+    return _midnight(local.year, local.month, 1, zone), _midnight(year, month, 1, zone)
+
+
+def _midnight(year: int, month: int, day: int, zone: ZoneInfo) -> datetime:
+    return datetime(year, month, day, tzinfo=zone).astimezone(UTC)
+
+
+def _next_midnight(local: datetime, zone: ZoneInfo) -> datetime:
+    following = local.date() + timedelta(days=1)
+    return _midnight(following.year, following.month, following.day, zone)

@@ -1,0 +1,1 @@
+"""The gRPC entry: decode, one use case, encode; a module for each service of the contract."""

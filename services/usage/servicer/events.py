@@ -1,0 +1,79 @@
+"""EventService."""
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+import grpc
+from opentelemetry import trace
+
+from meterscope.usage.v1 import event_service_pb2 as pb
+from meterscope.usage.v1 import event_service_pb2_grpc
+from services.kit.errors import InvalidArgument
+from services.kit.telemetry import current_trace_id
+from services.usage.convert import events as convert
+from services.usage.domain.event import Rejected
+from services.usage.domain.instant import to_us
+from services.usage.domain.verdict import Outcome, Verdict, rejected
+from services.usage.metrics import IngestMetrics
+from services.usage.usecases.events import Events
+from services.usage.usecases.ingest import MAX_EVENTS, Ingest
+from services.usage.usecases.quarantine import Quarantine
+
+
+class EventServicer(event_service_pb2_grpc.EventServiceServicer):
+    """Takes events in and shows them."""
+
+    def __init__(
+        self,
+        ingest: Ingest,
+        events: Events,
+        quarantine: Quarantine,
+        metrics: IngestMetrics,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._ingest = ingest
+        self._events = events
+        self._quarantine = quarantine
+        self._metrics = metrics
+        self._clock = clock
+
+    def IngestEvents(self, request: pb.IngestEventsRequest, context: grpc.ServicerContext) -> pb.IngestEventsResponse:
+        """Store a batch."""
+        started = time.perf_counter()
+        count = len(request.events)
+        if not 0 < count <= MAX_EVENTS:
+            raise InvalidArgument.at(
+                "events", f"{count} events; send 1 to {MAX_EVENTS:,} in a call", reason="BATCH_SIZE"
+            )
+        response = convert.ingest_response(request.events, self._judge(request))
+        counts = [
+            (Outcome.ACCEPTED, response.accepted),
+            (Outcome.DUPLICATE, response.duplicate),
+            (Outcome.CONFLICT, response.conflict),
+            (Outcome.QUARANTINED, response.quarantined),
+            (Outcome.REJECTED, response.rejected),
+        ]
+        span = trace.get_current_span()
+        if span.is_recording():
+            span.set_attributes({f"meterscope.events.{outcome.name.lower()}": number for outcome, number in counts})
+        self._metrics.took(counts, time.perf_counter() - started)
+        return response
+
+    def _judge(self, request: pb.IngestEventsRequest) -> list[Verdict]:
+        """Return a verdict for each event: those that are wrong in themselves never reach the database."""
+        span = trace.get_current_span().get_span_context()
+        trace_id = bytes.fromhex(current_trace_id())
+        span_id = span.span_id.to_bytes(8, "big") if span.is_valid else b""
+        now_us = to_us(self._clock())
+        admitted, verdicts, places = [], [], []
+        for place, message in enumerate(request.events):
+            try:
+                admitted.append(convert.admitted(message, trace_id, now_us))
+            except Rejected as error:
+                verdicts.append(rejected(error))
+                places.append(place)
+        stored = list(self._ingest.take(admitted, span_id)) if admitted else []
+        for place, verdict in zip(places, verdicts, strict=True):
+            stored.insert(place, verdict)
+        return stored

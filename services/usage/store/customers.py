@@ -1,0 +1,233 @@
+"""Customers, their keys, limits and periods, as billing told them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from services.usage.domain.limit import Limit, LimitKind, Period
+from services.usage.tables import changes, customer_keys, customers, edges, generations, limits, periods
+
+# The period that an instant is in: a billing period, or else the calendar month of the customer's time zone, cut by the
+# billing periods around it. `zone` and `instant` are column expressions of the surrounding query.
+PERIOD_START: Final = """
+    (SELECT CASE WHEN p.end_time > {instant} THEN p.start_time
+                 ELSE greatest(date_trunc('month', {instant}, {zone}), p.end_time) END
+     FROM (SELECT 1) AS one
+     LEFT JOIN LATERAL (SELECT start_time, end_time FROM periods
+                        WHERE customer = {customer} AND start_time <= {instant}
+                        ORDER BY start_time DESC LIMIT 1) AS p ON true)
+"""
+PERIOD_END: Final = """
+    (SELECT CASE WHEN p.end_time > {instant} THEN p.end_time
+                 ELSE least((date_trunc('month', {instant} AT TIME ZONE {zone}) + interval '1 month') AT TIME ZONE {zone},
+                            n.start_time) END
+     FROM (SELECT 1) AS one
+     LEFT JOIN LATERAL (SELECT start_time, end_time FROM periods
+                        WHERE customer = {customer} AND start_time <= {instant}
+                        ORDER BY start_time DESC LIMIT 1) AS p ON true
+     LEFT JOIN LATERAL (SELECT start_time FROM periods
+                        WHERE customer = {customer} AND start_time > {instant}
+                        ORDER BY start_time LIMIT 1) AS n ON true)
+"""
+_OF_CUSTOMER: Final = {"customer": "c.number", "zone": "c.time_zone", "instant": "CAST(:instant AS timestamptz)"}
+_FIND: Final = sa.text(
+    f"""
+    SELECT c.number, c.id, c.revision, c.time_zone, c.has_plan,
+           {PERIOD_START.format(**_OF_CUSTOMER)} AS period_start, {PERIOD_END.format(**_OF_CUSTOMER)} AS period_end
+    FROM customers AS c WHERE c.id = :id
+    """  # noqa: S608 - the parts are constants of this module
+)
+_RESOLVE: Final = sa.text(
+    """
+    SELECT 'id' AS kind, id AS name, number FROM customers
+    WHERE id IN (SELECT jsonb_array_elements_text(CAST(:ids AS jsonb)))
+    UNION ALL
+    SELECT 'key', key, customer FROM customer_keys
+    WHERE key IN (SELECT jsonb_array_elements_text(CAST(:keys AS jsonb)))
+    """
+)
+_CHANGED: Final = sa.text(
+    """
+    SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint) AS seen,
+           (SELECT max(number) FROM generations) AS generation,
+           (SELECT coalesce(array_agg(DISTINCT customer), '{}') FROM changes
+            WHERE tx >= CAST(CAST(:seen AS text) AS xid8)) AS customers
+    """
+)
+
+
+@dataclass(frozen=True)
+class Customer:
+    """A customer with the period that an instant is in."""
+
+    number: int
+    id: str
+    revision: int
+    time_zone: str
+    has_plan: bool
+    period: Period
+    limits: dict[str, Limit]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Numbers of customers by id and by key."""
+
+    ids: dict[str, int]
+    keys: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Which customers changed since a place in the order of transactions, and the place up to which that was asked."""
+
+    seen: int
+    generation: int
+    customers: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Entitlements:
+    """All that billing tells of a customer. See PutEntitlementsRequest."""
+
+    customer_id: str
+    keys: tuple[str, ...]
+    revision: int
+    time_zone: str
+    periods: tuple[Period, ...]
+    limits: tuple[Limit, ...]
+    has_plan: bool
+
+
+def find(conn: sa.Connection, customer_id: str, instant: datetime) -> Customer | None:
+    """Return a customer with its limits and the period of an instant."""
+    row = conn.execute(_FIND, {"id": customer_id, "instant": instant}).one_or_none()
+    if row is None:
+        return None
+    found = conn.execute(sa.select(limits).where(limits.c.customer == row.number))
+    return Customer(
+        number=row.number,
+        id=row.id,
+        revision=row.revision,
+        time_zone=row.time_zone,
+        has_plan=row.has_plan,
+        period=Period(row.period_start, row.period_end),
+        limits={
+            each.meter: Limit(each.meter, each.amount, LimitKind(each.kind), tuple(each.thresholds)) for each in found
+        },
+    )
+
+
+def number(conn: sa.Connection, customer_id: str) -> int | None:
+    """Return a customer's number."""
+    return conn.execute(sa.select(customers.c.number).where(customers.c.id == customer_id)).scalar_one_or_none()
+
+
+def lock(conn: sa.Connection, customer_id: str) -> int | None:
+    """Lock a customer until the transaction ends, and return its number."""
+    query = sa.select(customers.c.number).where(customers.c.id == customer_id).with_for_update()
+    return conn.execute(query).scalar_one_or_none()
+
+
+def resolve(conn: sa.Connection, ids: Sequence[str], keys: Sequence[str]) -> Resolved:
+    """Return the numbers of those customers that there are."""
+    found = Resolved({}, {})
+    names = {"ids": orjson.dumps(ids).decode(), "keys": orjson.dumps(keys).decode()}
+    for row in conn.execute(_RESOLVE, names):
+        (found.ids if row.kind == "id" else found.keys)[row.name] = row.number
+    return found
+
+
+def changed_since(conn: sa.Connection, seen: int) -> Changed:
+    """Return who changed since `seen`: every change of a transaction that ended before is told once at least."""
+    row = conn.execute(_CHANGED, {"seen": seen}).one()
+    return Changed(row.seen, row.generation, frozenset(row.customers))
+
+
+def lock_or_create(conn: sa.Connection, customer_id: str) -> tuple[int, int]:
+    """Lock a customer, made with revision 0 if it is not there; return its number and revision."""
+    fresh = insert(customers).values(id=customer_id, revision=0, time_zone="UTC", has_plan=False)
+    conn.execute(fresh.on_conflict_do_nothing())
+    query = sa.select(customers.c.number, customers.c.revision).where(customers.c.id == customer_id).with_for_update()
+    row = conn.execute(query).one()
+    return row.number, row.revision
+
+
+def update(conn: sa.Connection, number: int, wanted: Entitlements) -> None:
+    """Write the customer's own row and its limits."""
+    values = {"revision": wanted.revision, "time_zone": wanted.time_zone, "has_plan": wanted.has_plan}
+    conn.execute(sa.update(customers).where(customers.c.number == number).values(values))
+    conn.execute(sa.delete(limits).where(limits.c.customer == number))
+    rows = [
+        {
+            "customer": number,
+            "meter": limit.meter,
+            "amount": limit.amount,
+            "kind": limit.kind.value,
+            "thresholds": list(limit.thresholds),
+        }
+        for limit in wanted.limits
+    ]
+    if rows:
+        conn.execute(sa.insert(limits), rows)
+
+
+def replace_keys(conn: sa.Connection, number: int, keys: Sequence[str]) -> str | None:
+    """Give the customer these keys and no others. Return a key that another customer has, or None."""
+    gone = sa.delete(customer_keys).where(customer_keys.c.customer == number, customer_keys.c.key.not_in(keys))
+    conn.execute(gone)
+    for key in sorted(keys):
+        owner = insert(customer_keys).values(key=key, customer=number)
+        conn.execute(owner.on_conflict_do_nothing())
+    taken = sa.select(customer_keys.c.key).where(customer_keys.c.key.in_(keys), customer_keys.c.customer != number)
+    return conn.execute(taken.limit(1)).scalar_one_or_none()
+
+
+def list_periods(conn: sa.Connection, number: int) -> list[Period]:
+    """Return a customer's billing periods in order."""
+    query = sa.select(periods).where(periods.c.customer == number).order_by(periods.c.start_time)
+    return [Period(row.start_time, row.end_time) for row in conn.execute(query)]
+
+
+def replace_periods(conn: sa.Connection, number: int, wanted: Sequence[Period]) -> None:
+    """Give the customer these billing periods and no others."""
+    conn.execute(sa.delete(periods).where(periods.c.customer == number))
+    rows = [{"customer": number, "start_time": period.start, "end_time": period.end} for period in wanted]
+    if rows:
+        conn.execute(sa.insert(periods), rows)
+
+
+def period_start(conn: sa.Connection, number: int, instant: datetime) -> datetime:
+    """Return where the period of an instant begins."""
+    query = f"SELECT {PERIOD_START.format(**_OF_CUSTOMER)} FROM customers AS c WHERE c.number = :number"  # noqa: S608 - constants
+    start: datetime = conn.execute(sa.text(query), {"instant": instant, "number": number}).scalar_one()
+    return start
+
+
+def add_edges(conn: sa.Connection, number: int, boundaries: Sequence[tuple[datetime, datetime]], tx: int) -> None:
+    """Insert bucket edges, as (quarter, time); the rollup cuts the quarters there."""
+    for quarter, time in sorted(boundaries):
+        edge = insert(edges).values(customer=number, quarter=quarter, time=time, tx=tx, generation=_generation())
+        conn.execute(edge.on_conflict_do_nothing())
+
+
+def add_change(
+    conn: sa.Connection, number: int, *, tx: int, recount_from: datetime | None, context: dict[str, Any]
+) -> None:
+    """Tell the rollup and the other processes that a customer changed."""
+    values = {"customer": number, "tx": tx, "generation": _generation(), "recount_from": recount_from}
+    conn.execute(sa.insert(changes).values(**values, context=context))
+
+
+def purge_changes(conn: sa.Connection, before: datetime) -> int:
+    """Remove changes that were made before an instant; the rollup must have passed them."""
+    return conn.execute(sa.delete(changes).where(changes.c.created_at < before)).rowcount
+
+
+def _generation() -> sa.ScalarSelect[int]:
+    return sa.select(sa.func.max(generations.c.number)).scalar_subquery()

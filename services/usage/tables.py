@@ -1,0 +1,313 @@
+"""The tables of usage. What belongs to a customer has the customer's number at the head of its primary key.
+
+Every row that moves totals carries `tx`, the id of the transaction that wrote it, and `generation`, which grows when a
+restore into another cluster makes those ids begin anew: the rollup takes rows in the order of (generation, tx).
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.types import UserDefinedType
+
+from services.kit.tables import outbox_tables
+
+metadata: Final = sa.MetaData()
+outbox_tables(metadata)
+
+# Compared byte by byte, so that keyset paging has one order whatever the server's locale.
+_ID: Final = sa.Text(collation="C")
+_TIME: Final = sa.DateTime(timezone=True)
+
+
+class Xid8(UserDefinedType[int]):
+    """PostgreSQL's 64-bit transaction id, an int here; it travels as text."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_options: Any) -> str:
+        """Name the type."""
+        return "xid8"
+
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[int | None], str | None]:  # noqa: ARG002
+        """Write it."""
+        return lambda value: None if value is None else str(value)
+
+    def bind_expression(self, bindvalue: sa.BindParameter[int]) -> sa.ColumnElement[int]:
+        """Say what the text is."""
+        return sa.cast(bindvalue, self)
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[str | None], int | None]:  # noqa: ARG002
+        """Read it."""
+        return lambda value: None if value is None else int(value)
+
+
+def _state() -> list[sa.Column[Any]]:
+    """What an aggregation knows of a set of events; each one uses those that it needs. States merge."""
+    return [
+        sa.Column("count", sa.BigInteger, nullable=False),
+        sa.Column("sum", sa.Numeric, nullable=False),
+        sa.Column("min", sa.Numeric),
+        sa.Column("max", sa.Numeric),
+        sa.Column("latest_time", _TIME),
+        sa.Column("latest_id", _ID),
+        sa.Column("latest_value", sa.Numeric),
+    ]
+
+
+def _group() -> list[sa.Column[Any]]:
+    """The digest of the group-by attributes' values, all zero without, and the values."""
+    return [sa.Column("group_key", sa.Uuid, primary_key=True), sa.Column("group_values", JSONB)]
+
+
+customers: Final = sa.Table(
+    "customers",
+    metadata,
+    sa.Column("number", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("id", _ID, nullable=False, unique=True),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("time_zone", sa.Text, nullable=False),
+    sa.Column("has_plan", sa.Boolean, nullable=False),
+)
+
+customer_keys: Final = sa.Table(
+    "customer_keys",
+    metadata,
+    sa.Column("key", _ID, primary_key=True),
+    sa.Column("customer", sa.ForeignKey("customers.number"), nullable=False),
+    sa.Index("customer_keys_by_customer", "customer"),
+)
+
+# Billing periods. Between them, and without any, usage counts by calendar month of the customer's time zone.
+periods: Final = sa.Table(
+    "periods",
+    metadata,
+    sa.Column("customer", sa.ForeignKey("customers.number"), primary_key=True),
+    sa.Column("start_time", _TIME, primary_key=True),
+    sa.Column("end_time", _TIME, sa.CheckConstraint("end_time > start_time"), nullable=False),
+)
+
+limits: Final = sa.Table(
+    "limits",
+    metadata,
+    sa.Column("customer", sa.ForeignKey("customers.number"), primary_key=True),
+    # By id: a plan may limit a meter that is created later.
+    sa.Column("meter", _ID, primary_key=True),
+    sa.Column("amount", sa.Numeric, sa.CheckConstraint("amount >= 0"), nullable=False),
+    sa.Column("kind", sa.Text, sa.CheckConstraint("kind IN ('HARD', 'SOFT')"), nullable=False),
+    sa.Column("thresholds", ARRAY(sa.Integer), nullable=False),
+)
+
+# Period boundaries inside a quarter of an hour: buckets of that quarter are cut there.
+edges: Final = sa.Table(
+    "edges",
+    metadata,
+    sa.Column("customer", sa.BigInteger, primary_key=True),
+    sa.Column("quarter", _TIME, primary_key=True),
+    sa.Column("time", _TIME, primary_key=True),
+    sa.Column("tx", Xid8, nullable=False, index=True),
+    sa.Column("generation", sa.Integer, nullable=False),
+)
+
+# What changed of a customer: the rollup judges its limits anew, and sets its period totals from `recount_from` on.
+changes: Final = sa.Table(
+    "changes",
+    metadata,
+    sa.Column("customer", sa.BigInteger, primary_key=True),
+    sa.Column("generation", sa.Integer, primary_key=True),
+    sa.Column("tx", Xid8, primary_key=True, index=True),
+    sa.Column("recount_from", _TIME),
+    # The W3C trace context of who changed it: signals of the change continue it.
+    sa.Column("context", JSONB, nullable=False),
+    sa.Column("created_at", _TIME, nullable=False, server_default=sa.text("now()")),
+)
+
+meters: Final = sa.Table(
+    "meters",
+    metadata,
+    sa.Column("number", sa.Integer, sa.Identity(always=True), primary_key=True),
+    sa.Column("id", _ID, nullable=False, unique=True),
+    sa.Column("event_type", _ID, nullable=False),
+    sa.Column("aggregation", sa.Text, sa.CheckConstraint("aggregation IN ('COUNT', 'SUM')"), nullable=False),
+    sa.Column("quantity", _ID, nullable=False),
+    sa.Column("unit", sa.Text, nullable=False),
+    sa.Column("create_time", _TIME, nullable=False),
+    # It counts events from here on.
+    sa.Column("from_tx", Xid8, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Index("meters_by_event_type", "event_type"),
+)
+
+# Identities. Partitioned by hash of the customer.
+event_keys: Final = sa.Table(
+    "event_keys",
+    metadata,
+    sa.Column("customer", sa.BigInteger, primary_key=True),
+    sa.Column("digest", sa.Uuid, primary_key=True),
+    sa.Column("content", sa.Uuid, nullable=False),
+    sa.Column("time", _TIME, nullable=False),
+    postgresql_partition_by="HASH (customer)",
+)
+
+# Partitioned by month of `time`, with a default partition.
+events: Final = sa.Table(
+    "events",
+    metadata,
+    sa.Column("customer", sa.BigInteger, primary_key=True),
+    sa.Column("time", _TIME, primary_key=True),
+    sa.Column("digest", sa.Uuid, primary_key=True),
+    sa.Column("tx", Xid8, nullable=False),
+    # The seal that it came too late for; 0 for none.
+    sa.Column("seal", sa.BigInteger, nullable=False),
+    # Of the span that took it in: with the trace id, the parent of a signal that it raises.
+    sa.Column("span_id", sa.BigInteger),
+    sa.Column("trace_id", sa.Uuid),
+    sa.Column("received", _TIME, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    # Its trace is kept, as one of the customer's and day's.
+    sa.Column("sampled", sa.Boolean, nullable=False),
+    sa.Column("id", _ID, nullable=False),
+    sa.Column("source", _ID, nullable=False),
+    sa.Column("type", _ID, nullable=False),
+    sa.Column("quantities", JSONB),
+    sa.Column("attributes", JSONB),
+    sa.Index("events_tx", "tx"),
+    sa.Index("events_sampled", "tx", postgresql_where=sa.text("sampled")),
+    postgresql_partition_by="RANGE (time)",
+)
+
+_held: Final = sa.text("refusal IS NULL")
+quarantine: Final = sa.Table(
+    "quarantine",
+    metadata,
+    # Of the customer as it was named, source and id: no customer's key is reserved.
+    sa.Column("digest", sa.Uuid, primary_key=True),
+    sa.Column("content", sa.Uuid, primary_key=True),
+    sa.Column("received", _TIME, nullable=False),
+    sa.Column("customer_id", _ID, nullable=False),
+    sa.Column("customer_key", _ID, nullable=False),
+    sa.Column("id", _ID, nullable=False),
+    sa.Column("source", _ID, nullable=False),
+    sa.Column("type", _ID, nullable=False),
+    sa.Column("time", _TIME, nullable=False),
+    sa.Column("quantities", JSONB),
+    sa.Column("attributes", JSONB),
+    sa.Column("trace_id", sa.Uuid),
+    sa.Column("span_id", sa.BigInteger),
+    sa.Column("reason", sa.Text, nullable=False),
+    # Why a replay refused it for good; it is kept for people to look at.
+    sa.Column("refusal", sa.Text),
+    sa.Index("quarantine_held", "received", "digest", "content", postgresql_where=_held),
+    sa.Index("quarantine_by_key", "customer_key", postgresql_where=_held),
+    sa.Index("quarantine_by_customer", "customer_id", postgresql_where=_held),
+)
+
+# Of quarters of an hour (UTC), cut at edges. `seal` as in events.
+bucket_totals: Final = sa.Table(
+    "bucket_totals",
+    metadata,
+    sa.Column("customer", sa.BigInteger, primary_key=True),
+    sa.Column("meter", sa.Integer, primary_key=True),
+    sa.Column("start_time", _TIME, primary_key=True),
+    sa.Column("seal", sa.BigInteger, primary_key=True),
+    *_group(),
+    *_state(),
+)
+
+period_totals: Final = sa.Table(
+    "period_totals",
+    metadata,
+    sa.Column("customer", sa.BigInteger, primary_key=True),
+    sa.Column("meter", sa.Integer, primary_key=True),
+    sa.Column("period_start", _TIME, primary_key=True),
+    sa.Column("seal", sa.BigInteger, primary_key=True),
+    *_group(),
+    *_state(),
+    # The rollup's place when it last moved: counters are published above a place.
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("position", Xid8, nullable=False),
+)
+
+# Thresholds that were crossed; each raises one signal.
+thresholds: Final = sa.Table(
+    "thresholds",
+    metadata,
+    sa.Column("customer", sa.BigInteger, primary_key=True),
+    sa.Column("meter", sa.Integer, primary_key=True),
+    sa.Column("period_start", _TIME, primary_key=True),
+    sa.Column("threshold", sa.Integer, primary_key=True),
+    sa.Column("used", sa.Numeric, nullable=False),
+    sa.Column("amount", sa.Numeric, nullable=False),
+    sa.Column("crossed_at", _TIME, nullable=False, server_default=sa.text("now()")),
+)
+
+# One kept trace a customer, meter and day (UTC), for invoice lines to point to.
+trace_samples: Final = sa.Table(
+    "trace_samples",
+    metadata,
+    sa.Column("customer", sa.BigInteger, primary_key=True),
+    sa.Column("meter", sa.Integer, primary_key=True),
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("seal", sa.BigInteger, primary_key=True),
+    sa.Column("time", _TIME, nullable=False),
+    sa.Column("trace_id", sa.Uuid, nullable=False),
+)
+
+seals: Final = sa.Table(
+    "seals",
+    metadata,
+    sa.Column("customer", sa.ForeignKey("customers.number"), primary_key=True),
+    sa.Column("end_time", _TIME, primary_key=True),
+    sa.Column("number", sa.BigInteger, sa.Identity(always=True), unique=True),
+    sa.Column("id", _ID, nullable=False, unique=True),
+    sa.Column("start_time", _TIME, nullable=False),
+    # Where its totals begin: the end of the seal before it.
+    sa.Column("from_time", _TIME, nullable=False),
+    sa.Column("created_at", _TIME, nullable=False, server_default=sa.text("now()")),
+    # When the totals were copied; nothing changes them afterwards.
+    sa.Column("sealed_at", _TIME),
+    sa.Index("seals_by_end", "end_time"),
+)
+
+sealed_totals: Final = sa.Table(
+    "sealed_totals",
+    metadata,
+    sa.Column("customer", sa.BigInteger, primary_key=True),
+    sa.Column("seal", sa.BigInteger, primary_key=True),
+    sa.Column("meter", sa.Integer, primary_key=True),
+    *_group(),
+    *_state(),
+    sa.Column("trace_ids", ARRAY(sa.Uuid), nullable=False),
+)
+
+generations: Final = sa.Table(
+    "generations",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    # Of the cluster whose transaction ids it counts by (pg_control_system).
+    sa.Column("system_identifier", sa.BigInteger, nullable=False),
+    sa.Column("raised_at", _TIME, nullable=False, server_default=sa.text("now()")),
+)
+
+# How far the rollup came: every row with (generation, tx) below (generation, last) is in the totals.
+rollups: Final = sa.Table(
+    "rollups",
+    metadata,
+    sa.Column("stripe", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("last", Xid8, nullable=False),
+    # Every event acknowledged before it is in the totals.
+    sa.Column("as_of", _TIME, nullable=False),
+    # How far the live counters came.
+    sa.Column("published_generation", sa.Integer, nullable=False),
+    sa.Column("published", Xid8, nullable=False),
+)
+
+# Stored instants that never move back. `accepted_from`: older events are refused, unless they are stored already.
+floors: Final = sa.Table(
+    "floors",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("time", _TIME, nullable=False),
+)

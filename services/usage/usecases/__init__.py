@@ -1,0 +1,1 @@
+"""What usage does, a use case a function or class, by noun."""

@@ -1,0 +1,104 @@
+"""Group commit: calls that arrive while others are being written share the next transaction.
+
+Nobody waits for company: with a place free a call writes at once, in its own thread. Only what arrives while all places
+are taken is put together, and the first of it writes for all when a place comes free.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# A result comes, an error comes, or the turn to write comes.
+_WAITING: Final = "waiting"
+_LEADING: Final = "leading"
+_DONE: Final = "done"
+
+
+class _Call(Generic[Item, Result]):
+    """One call on its way through."""
+
+    __slots__ = ("error", "items", "results", "state", "woken")
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.items = items
+        self.results: Sequence[Result] = ()
+        self.error: BaseException | None = None
+        self.state = _WAITING
+        self.woken = threading.Event()
+
+
+class Combiner(Generic[Item, Result]):
+    """Puts concurrent calls of `write` together."""
+
+    def __init__(self, write: Callable[[Sequence[Item]], Sequence[Result]], *, places: int, most: int) -> None:
+        """Prepare.
+
+        Args:
+            write: stores items and returns a result for each; what it raises, all callers get.
+            places: writers at a time.
+            most: items in one `write`, but for a single call with more.
+        """
+        self._write = write
+        self._places = places
+        self._most = most
+        self._lock = threading.Lock()
+        self._queue: deque[_Call[Item, Result]] = deque()
+
+    def __call__(self, items: Sequence[Item]) -> Sequence[Result]:
+        """Have items written, and return their results."""
+        call: _Call[Item, Result] = _Call(items)
+        with self._lock:
+            if self._places:
+                self._places -= 1
+                call.state = _LEADING
+            else:
+                self._queue.append(call)
+        if call.state is _WAITING:
+            call.woken.wait()
+        if call.state is _LEADING:
+            self._lead(call)
+        if call.error is not None:
+            raise call.error
+        return call.results
+
+    def _lead(self, own: _Call[Item, Result]) -> None:
+        group = self._gather(own)
+        try:
+            results = self._write([item for call in group for item in call.items])
+        except BaseException as error:  # noqa: BLE001 - every caller raises it in its own thread
+            for call in group:
+                call.error = error
+        else:
+            start = 0
+            for call in group:
+                call.results = results[start : start + len(call.items)]
+                start += len(call.items)
+        finally:
+            self._pass_on()
+            for call in group:
+                call.state = _DONE
+                call.woken.set()
+
+    def _gather(self, own: _Call[Item, Result]) -> list[_Call[Item, Result]]:
+        """Take as many of the waiting calls along as fit."""
+        group, size = [own], len(own.items)
+        with self._lock:
+            while self._queue and size + len(self._queue[0].items) <= self._most:
+                call = self._queue.popleft()
+                group.append(call)
+                size += len(call.items)
+        return group
+
+    def _pass_on(self) -> None:
+        """Give the place to the call that has waited longest, or free it."""
+        with self._lock:
+            if not self._queue:
+                self._places += 1
+                return
+            successor = self._queue.popleft()
+            successor.state = _LEADING
+        successor.woken.set()

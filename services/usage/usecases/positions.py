@@ -1,0 +1,96 @@
+"""Waiting for the rollup without holding a connection: one thread a process asks, and wakes those who wait."""
+
+import logging
+import threading
+import time
+from typing import Final
+
+import sqlalchemy as sa
+
+from services.kit.db import Database, is_unavailable
+from services.usage.store import places
+from services.usage.store.places import Place
+from services.usage.usecases.notifier import Notifier
+
+_POLL_SECONDS: Final = 0.01
+
+_log = logging.getLogger(__name__)
+
+
+class Positions:
+    """Knows how far the rollup came, while somebody waits for it."""
+
+    def __init__(self, database: Database, notifier: Notifier) -> None:
+        self._database = database
+        self._notifier = notifier
+        self._changed = threading.Condition()
+        self._place: Place | None = None
+        self._waiting = 0
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread = threading.Thread(target=self._poll, name="positions", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop; whoever still waits is told that it took too long."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def wait(self, generation: int, beyond: int, seconds: float) -> bool:
+        """Wait until every transaction below `beyond` of a generation is rolled up; say whether it is.
+
+        Args:
+            generation: in which `beyond` was taken.
+            beyond: a transaction id.
+            seconds: how long at most.
+        """
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            self._waiting += 1
+            self._place = None
+            self._changed.notify_all()
+            self._notifier.notice()
+            try:
+                while not _reached(self._place, generation, beyond):
+                    remaining = deadline - time.monotonic()
+                    if remaining <= 0 or self._stopping:
+                        return False
+                    self._changed.wait(remaining)
+            finally:
+                self._waiting -= 1
+        return True
+
+    def _poll(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._stopping:
+                    self._changed.wait()
+                if self._stopping:
+                    return
+            place = self._ask()
+            with self._changed:
+                self._place = place
+                self._changed.notify_all()
+                # Nobody else's notice ends this wait early for long: a new waiter is answered by the next question.
+                if self._waiting and not self._stopping:
+                    self._changed.wait(_POLL_SECONDS)
+
+    def _ask(self) -> Place | None:
+        try:
+            with self._database.autocommit() as conn:
+                return places.rollup(conn)
+        except sa.exc.SQLAlchemyError as error:
+            if not is_unavailable(error):
+                raise
+            _log.warning("cannot ask how far the rollup came", exc_info=True)
+            return None
+
+
+def _reached(place: Place | None, generation: int, beyond: int) -> bool:
+    return place is not None and (place.generation, place.last) >= (generation, beyond)
