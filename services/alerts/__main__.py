@@ -1,6 +1,5 @@
 """`python -m services.alerts serve [--migrate] | work | migrate`: the wiring of the alerts service's processes."""
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,17 +27,15 @@ from services.alerts.usecases.alert import Alerts
 from services.alerts.usecases.channel import Channels
 from services.alerts.usecases.notification import Delivery, Notifications
 from services.alerts.workers import CountOpenAlerts, register
-from services.kit import telemetry
-from services.kit.db import Database, is_unavailable
-from services.kit.migrate import MigrationsBusy, SchemaTooNew, migrate
+from services.kit import command
+from services.kit.db import Database
 from services.kit.outbox import LEASE, Jobs
-from services.kit.server import BindError, Server
-from services.kit.settings import SettingsError, read
+from services.kit.server import Server
 from services.kit.worker import Worker
 
 SERVICE: Final = "alerts"
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
 LONGEST_RETRY_WAIT: Final = timedelta(hours=6)
-EX_CONFIG: Final = 78  # sysexits.h
 _EXTRA_CONNECTIONS: Final = 6  # the worker's own loops, and ours
 
 
@@ -106,49 +103,17 @@ def build_worker(settings: Settings, *, lease: timedelta = LEASE, meter: Meter |
     )
 
 
-def migrate_schema(settings: Settings) -> None:
-    """Bring the service's schema to this version."""
-    migrate(settings.database_url, settings.database_schema, Path(__file__).parent / "migrations", SERVICE)
-
-
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run a command; return the exit code: 78 where a variable is wrong, 1 where the process cannot start."""
-    parser = argparse.ArgumentParser(prog="python -m services.alerts", description="The alerts service.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    serve = commands.add_parser("serve", help="answer gRPC calls")
-    serve.add_argument("--migrate", action="store_true", help="bring the schema to this version first")
-    commands.add_parser("work", help="run the jobs")
-    commands.add_parser("migrate", help="bring the schema to this version")
-    options = parser.parse_args(arguments)
-    try:
-        settings = read(Settings, environ)
-    except SettingsError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - logs are not set up without settings
-        return EX_CONFIG
-    role = "worker" if options.command == "work" else "server"
-    observed = telemetry.setup(SERVICE, settings.kit, role=role)
-    try:
-        _run(options, settings)
-    except (BindError, MigrationsBusy, SchemaTooNew) as error:
-        print(error, file=sys.stderr)  # noqa: T201 - what the user has to do, not an event
-        return 1
-    except Exception as error:
-        if not is_unavailable(error):
-            raise
-        print(f"the database of {SERVICE} does not answer: {error}", file=sys.stderr)  # noqa: T201 - likewise
-        return 1
-    finally:
-        observed.shutdown()
-    return 0
-
-
-def _run(options: argparse.Namespace, settings: Settings) -> None:
-    if options.command == "migrate" or (options.command == "serve" and options.migrate):
-        migrate_schema(settings)
-    if options.command == "serve":
-        build_server(settings).serve_until_signal()
-    elif options.command == "work":
-        build_worker(settings).run_until_signal()
+    """Run one process; see `services.kit.command`."""
+    return command.run(
+        SERVICE,
+        arguments,
+        environ,
+        read=Settings,
+        build_server=build_server,
+        build_worker=build_worker,
+        migrations=MIGRATIONS,
+    )
 
 
 def _links(settings: Settings) -> LinkBases:

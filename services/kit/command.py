@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -36,6 +36,7 @@ S = TypeVar("S", bound=ServiceSettings)
 def run(
     name: str,
     arguments: Sequence[str],
+    environ: Mapping[str, str],
     *,
     read: type[S],
     build_server: Callable[[S], Server],
@@ -47,34 +48,33 @@ def run(
     Args:
         name: such as `usage`.
         arguments: of the command line, without the program's name.
-        read: the settings class; its variables are read here and nowhere later.
+        environ: the environment; it is read here and nowhere later.
+        read: the settings class.
         build_server: wires the gRPC server.
         build_worker: wires the worker.
         migrations: the service's Alembic folder.
 
     Returns:
-        The exit status, with the reason on standard error: 78 (EX_CONFIG) for what only a person can mend (settings
-        that are missing or wrong, an address that cannot be had, a schema newer than this version); 1 for what may
-        pass (the database does not answer).
+        The exit status, with the reason on standard error: 78 (EX_CONFIG) for settings that are missing or wrong, 1
+        where the process cannot start (an address that cannot be had, a schema newer than this version, a database
+        that does not answer).
     """
     parser = _parser(name)
     chosen = parser.parse_args(arguments)
     try:
-        given = settings.read(read, os.environ)
-        observing = telemetry.setup(name, given.kit, role="worker" if chosen.command == "work" else "server")
-        try:
-            if chosen.command == "migrate" or getattr(chosen, "migrate", False):
-                migrate.migrate(given.database_url, given.database_schema, migrations, name)
-            if chosen.command == "serve":
-                build_server(given).serve_until_signal()
-            elif chosen.command == "work":
-                build_worker(given).run_until_signal()
-        finally:
-            observing.shutdown()
-    except (settings.SettingsError, BindError, migrate.SchemaTooNew) as error:
+        given = settings.read(read, environ)
+    except settings.SettingsError as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return os.EX_CONFIG
-    except migrate.MigrationsBusy as error:
+    observing = telemetry.setup(name, given.kit, role="worker" if chosen.command == "work" else "server")
+    try:
+        if chosen.command == "migrate" or getattr(chosen, "migrate", False):
+            migrate.migrate(given.database_url, given.database_schema, migrations, name)
+        if chosen.command == "serve":
+            build_server(given).serve_until_signal()
+        elif chosen.command == "work":
+            build_worker(given).run_until_signal()
+    except (BindError, migrate.MigrationsBusy, migrate.SchemaTooNew) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 1
     except Exception as error:
@@ -82,6 +82,8 @@ def run(
             raise
         sys.stderr.write(f"{parser.prog}: the database does not answer: {error}\n")
         return 1
+    finally:
+        observing.shutdown()
     return 0
 
 

@@ -1,12 +1,9 @@
 """The kit's tables, which each service has in its own schema: outbox, requests, leases, schedules."""
 
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB
-
-if TYPE_CHECKING:
-    from alembic.operations import Operations
 
 # A row waits (QUEUED), is with the broker (HANDED_OUT), runs (RUNNING), and ends (DONE, or DEAD when it was given up).
 STATES: Final = ("QUEUED", "HANDED_OUT", "RUNNING", "DONE", "DEAD")
@@ -82,7 +79,14 @@ def _outbox(metadata: sa.MetaData) -> None:
     )
 
 
-def create_kit_tables(op: "Operations") -> None:
+class Bound(Protocol):
+    """What Alembic's `op` is here."""
+
+    def get_bind(self) -> sa.Connection:
+        """Return the migration's connection."""
+
+
+def create_kit_tables(op: Bound) -> None:
     """Create the kit's tables in a migration: `create_kit_tables(op)` in a service's first revision."""
     metadata = sa.MetaData()
     outbox_tables(metadata)

@@ -1,6 +1,5 @@
 """The payments service's processes: `python -m services.payments serve [--migrate] | work | migrate`."""
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,13 +10,11 @@ from typing import Final
 import grpc
 
 from meterscope.payments.v1 import payment_method_service_pb2_grpc, payment_service_pb2_grpc
-from services.kit import telemetry
+from services.kit import command
 from services.kit.channel import open_channel
-from services.kit.db import Database, is_unavailable
-from services.kit.migrate import MigrationsBusy, SchemaTooNew, migrate
+from services.kit.db import Database
 from services.kit.outbox import LEASE, Jobs, Outbox
-from services.kit.server import BindError, Server
-from services.kit.settings import SettingsError, read
+from services.kit.server import Server
 from services.kit.worker import Worker
 from services.payments import workers
 from services.payments.clients import Alerts, Billing
@@ -31,6 +28,7 @@ from services.payments.usecases.methods import PaymentMethods
 from services.payments.usecases.payments import Payments
 
 NAME: Final = "payments"
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _LOOPS_CONNECTIONS: Final = 4
 
 
@@ -98,52 +96,17 @@ def build_worker(
     )
 
 
-def migrate_schema(settings: Settings) -> None:
-    """Bring the service's schema to this version."""
-    migrate(settings.database_url, settings.database_schema, Path(__file__).parent / "migrations", NAME)
-
-
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run one process until it is told to stop, and return its exit status.
-
-    It is 78 (EX_CONFIG) where a variable is missing or wrong, 1 where the process cannot start; the reason is on
-    standard error.
-    """
-    parser = argparse.ArgumentParser(prog=f"python -m services.{NAME}", description="The payments service.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    serve = commands.add_parser("serve", help="answer gRPC calls")
-    serve.add_argument("--migrate", action="store_true", help="bring the schema to this version first")
-    commands.add_parser("work", help="run the jobs")
-    commands.add_parser("migrate", help="bring the schema to this version")
-    chosen = parser.parse_args(arguments)
-    try:
-        settings = read(Settings, environ)
-    except SettingsError as error:
-        sys.stderr.write(f"{error}\n")
-        return os.EX_CONFIG
-    observing = telemetry.setup(NAME, settings.kit, role="worker" if chosen.command == "work" else "server")
-    try:
-        _run(chosen, settings)
-    except (BindError, MigrationsBusy, SchemaTooNew) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    except Exception as error:
-        if not is_unavailable(error):
-            raise
-        sys.stderr.write(f"the database of {NAME} does not answer: {error}\n")
-        return 1
-    finally:
-        observing.shutdown()
-    return 0
-
-
-def _run(chosen: argparse.Namespace, settings: Settings) -> None:
-    if chosen.command == "migrate" or (chosen.command == "serve" and chosen.migrate):
-        migrate_schema(settings)
-    if chosen.command == "serve":
-        build_server(settings).serve_until_signal()
-    elif chosen.command == "work":
-        build_worker(settings).run_until_signal()
+    """Run one process; see `services.kit.command`."""
+    return command.run(
+        NAME,
+        arguments,
+        environ,
+        read=Settings,
+        build_server=build_server,
+        build_worker=build_worker,
+        migrations=MIGRATIONS,
+    )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,12 @@ class NoPaymentMethod(FailedPrecondition):
     reason = "NO_PAYMENT_METHOD"
 
 
+class InvoiceAlreadyCollected(FailedPrecondition):
+    """The invoice has a payment that succeeded or may still succeed."""
+
+    reason = "INVOICE_ALREADY_COLLECTED"
+
+
 class AttemptNotAllowed(FailedPrecondition):
     """A payment that is settled, or whose last attempt has no known outcome, is not attempted again."""
 

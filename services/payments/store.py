@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from services.kit.money import Money
 from services.payments.domain.method import PaymentMethod
 from services.payments.domain.payment import Attempt, AttemptState, Payment, PaymentState
-from services.payments.tables import default_methods, payment_attempts, payment_methods, payments
+from services.payments.tables import ONE_PER_INVOICE, default_methods, payment_attempts, payment_methods, payments
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,11 @@ def list_methods(connection: sa.Connection, customer_id: str, after: str, limit:
     return [_method(row) for row in connection.execute(query).mappings()]
 
 
-def add_payment(connection: sa.Connection, payment: Payment) -> None:
-    """Add a payment that has no attempts yet."""
-    connection.execute(
-        payments.insert().values(
+def add_payment(connection: sa.Connection, payment: Payment) -> bool:
+    """Add a payment that has no attempts yet; say False, and add nothing, if its invoice has one that is not FAILED."""
+    added = connection.execute(
+        insert(payments)
+        .values(
             customer_id=payment.customer_id,
             id=payment.id,
             invoice_id=payment.invoice_id,
@@ -78,7 +79,10 @@ def add_payment(connection: sa.Connection, payment: Payment) -> None:
             create_time=payment.create_time,
             state=payment.state.value,
         )
+        .on_conflict_do_nothing(index_elements=[payments.c.invoice_id], index_where=ONE_PER_INVOICE)
+        .returning(payments.c.id)
     )
+    return added.one_or_none() is not None
 
 
 def save_payment(connection: sa.Connection, payment: Payment) -> None:

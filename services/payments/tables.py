@@ -41,6 +41,9 @@ default_methods: Final = sa.Table(
     ),
 )
 
+# An invoice is collected once, whoever asks and under whatever request id.
+ONE_PER_INVOICE: Final = sa.text("invoice_id <> '' AND state <> 'failed'")
+
 payments: Final = sa.Table(
     "payments",
     metadata,
@@ -60,6 +63,7 @@ payments: Final = sa.Table(
     ),
     sa.Index("payments_by_id", "id", unique=True),
     sa.Index("payments_by_invoice", "invoice_id", "id"),
+    sa.Index("payments_one_per_invoice", "invoice_id", unique=True, postgresql_where=ONE_PER_INVOICE),
 )
 
 payment_attempts: Final = sa.Table(

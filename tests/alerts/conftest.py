@@ -7,9 +7,10 @@ import pytest
 from alerts_service import TRIES, AlertsService
 from webhook_receiver import Receiver
 
-from services.alerts.__main__ import build_server, build_worker, migrate_schema
+from services.alerts.__main__ import MIGRATIONS, SERVICE, build_server, build_worker
 from services.alerts.settings import Settings
 from services.kit.channel import open_channel
+from services.kit.migrate import migrate
 from services.kit.server import Server
 from services.kit.settings import read
 
@@ -37,7 +38,7 @@ def environ(database_url: str, redis_url: str) -> dict[str, str]:
 def settings(environ: dict[str, str]) -> Settings:
     """Settings of a service whose schema is there."""
     found = read(Settings, environ)
-    migrate_schema(found)
+    migrate(found.database_url, found.database_schema, MIGRATIONS, SERVICE)
     return found
 
 

@@ -7,8 +7,9 @@ import pytest
 from alerts_service import AlertsService, Refusal, refusal
 
 from meterscope.alerts.v1 import channel_service_pb2 as pb
-from services.alerts.__main__ import migrate_schema
+from services.alerts.__main__ import MIGRATIONS, SERVICE
 from services.alerts.settings import Settings
+from services.kit.migrate import migrate
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 24).decode()
 
@@ -185,6 +186,6 @@ def test_a_secret_is_never_logged(server: AlertsService, caplog: pytest.LogCaptu
 
 
 def test_migrating_again_adds_no_second_log(settings: Settings, server: AlertsService) -> None:
-    migrate_schema(settings)
+    migrate(settings.database_url, settings.database_schema, MIGRATIONS, SERVICE)
     listed = server.channels.ListChannels(pb.ListChannelsRequest()).channels
     assert [channel.id for channel in listed if channel.kind == pb.CHANNEL_KIND_LOG] == ["chn_log"]

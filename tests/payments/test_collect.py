@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from decimal import Decimal
 
+import grpc
 import pytest
 from eventually import eventually
 from payments_harness import Client, Peers
@@ -118,3 +119,21 @@ def test_a_payment_for_no_invoice_tells_billing_nothing(client: Client, peers: P
     later = client.pay("sandbox_ok", invoice="inv_5")
     eventually(lambda: peers.billing.of(later.id))
     assert peers.billing.of(created.id) == []
+
+
+def test_an_invoice_is_collected_once_whatever_the_request_id(client: Client) -> None:
+    first = client.pay("sandbox_ok", invoice="inv_collected_once")
+    client.until(first.id, pb.PAYMENT_STATE_SUCCEEDED)
+    again = client.request(first.customer_id, invoice="inv_collected_once")
+    with pytest.raises(grpc.RpcError) as refused:
+        client.payments.CreatePayment(again)
+    assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    listed = client.payments.ListPayments(pb.ListPaymentsRequest(invoice_id="inv_collected_once"))
+    assert [payment.id for payment in listed.payments] == [first.id]
+
+
+def test_an_invoice_whose_payment_was_given_up_can_be_collected_again(client: Client) -> None:
+    first = client.pay("sandbox_card_expired", invoice="inv_given_up")
+    client.until(first.id, pb.PAYMENT_STATE_FAILED)
+    second = client.payments.CreatePayment(client.request(first.customer_id, invoice="inv_given_up"))
+    assert second.id != first.id

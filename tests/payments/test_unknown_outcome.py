@@ -50,7 +50,7 @@ def test_a_worker_that_dies_leaves_one_charge(
 ) -> None:
     dying = Dying(sandbox, charge_first=charge_first)
     start_worker({"sandbox": dying})
-    created = client.pay("sandbox_ok", invoice="inv_1")
+    created = client.pay("sandbox_ok", invoice=f"inv_dying_{charge_first}")
     assert dying.died.wait(10)
     stuck = client.until(created.id, pb.PAYMENT_STATE_PROCESSING)
     assert charged(stuck.id) == ([DUE] if charge_first else [])

@@ -13,7 +13,7 @@ from services.kit.outbox import Outbox
 from services.payments import convert, store
 from services.payments.domain.method import PaymentMethod
 from services.payments.domain.payment import NewPayment, Payment
-from services.payments.errors import NoPaymentMethod, PaymentMethodNotFound, PaymentNotFound
+from services.payments.errors import InvoiceAlreadyCollected, NoPaymentMethod, PaymentMethodNotFound, PaymentNotFound
 from services.payments.usecases import followups
 
 
@@ -35,6 +35,7 @@ class Payments:
         Raises:
             NoPaymentMethod: the customer has none and the payment names none.
             PaymentMethodNotFound: the payment names one that the customer does not have.
+            InvoiceAlreadyCollected: another payment of the invoice succeeded or may still succeed.
         """
         with self._database.transaction() as conn:
             return once(
@@ -74,7 +75,10 @@ class Payments:
             provider=method.provider,
             create_time=self._clock(),
         )
-        store.add_payment(conn, payment)
+        if not store.add_payment(conn, payment):
+            raise InvoiceAlreadyCollected(
+                f"{wanted.invoice_id} has a payment that succeeded or may still succeed: list the invoice's payments"
+            )
         followups.attempt(self._outbox, conn, payment)
         return payment
 

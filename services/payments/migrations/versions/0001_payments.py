@@ -43,6 +43,7 @@ CREATE TABLE payments (
 );
 CREATE UNIQUE INDEX payments_by_id ON payments (id);
 CREATE INDEX payments_by_invoice ON payments (invoice_id, id);
+CREATE UNIQUE INDEX payments_one_per_invoice ON payments (invoice_id) WHERE invoice_id <> '' AND state <> 'failed';
 
 CREATE TABLE payment_attempts (
     customer_id text COLLATE "C",
