@@ -2,8 +2,8 @@
 
 import os
 import sys
-from typing import Final
 
+from gateway.listening import OpenAddress
 from gateway.server import Server
 from gateway.settings import Settings
 from services.kit import settings as kit_settings
@@ -11,28 +11,28 @@ from services.kit import telemetry
 from services.kit.server import BindError
 from services.kit.settings import SettingsError
 
-_CONFIG: Final = 78  # EX_CONFIG of sysexits.h
-
 
 def main() -> int:
-    """Run the gateway; return the exit status."""
+    """Run the gateway; return the exit status: 78 (EX_CONFIG) for settings that are wrong, 1 for an address in use."""
     try:
         settings = kit_settings.read(Settings, os.environ)
     except SettingsError as error:
-        return _refuse(error)
+        return _refuse(error, os.EX_CONFIG)
     running = telemetry.setup("gateway", settings.kit, role="gateway")
     try:
         Server(settings).run_until_signal()
+    except OpenAddress as error:
+        return _refuse(error, os.EX_CONFIG)
     except BindError as error:
-        return _refuse(error)
+        return _refuse(error, 1)
     finally:
         running.shutdown()
     return 0
 
 
-def _refuse(error: Exception) -> int:
-    print(f"gateway: {error}", file=sys.stderr)  # noqa: T201 - telemetry may not be set up, a terminal may be there
-    return _CONFIG
+def _refuse(error: Exception, status: int) -> int:
+    sys.stderr.write(f"gateway: {error}\n")
+    return status
 
 
 if __name__ == "__main__":

@@ -93,6 +93,6 @@ def _refused(request: Request, error: Exception) -> Response:
         HTTPStatus(error.status_code),
         "METHOD_NOT_ALLOWED",
         f"{request.method} is not allowed here; use GET",
-        headers=error.headers,
+        headers={"allow": "GET, HEAD"},
     )
     return problem.from_refusal(refusal).response(request.scope["path"])

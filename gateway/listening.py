@@ -8,18 +8,23 @@ from services.kit.server import BindError, is_loopback
 _BACKLOG: Final = 2048
 
 
+class OpenAddress(BindError):
+    """The settings ask for an address that other machines reach, or for none at all."""
+
+
 def listen(address: str) -> socket.socket:
     """Listen on host:port; port 0 takes a free one. Several gateways may share the port (SO_REUSEPORT).
 
     Raises:
-        BindError: not loopback, malformed, or taken. The message says why and what to do.
+        OpenAddress: not loopback, or malformed.
+        BindError: taken, or not of this machine. The messages say why and what to do.
     """
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     if not host or not port.isdecimal():
-        raise BindError(f"{address!r} is no host:port; name one such as 127.0.0.1:8080")
+        raise OpenAddress(f"{address!r} is no host:port; name one such as 127.0.0.1:8080")
     if not is_loopback(host):
-        raise BindError(
+        raise OpenAddress(
             f"{address} can be reached from other machines, and the gateway has no API keys yet: whoever reaches it "
             "may do everything. Listen on 127.0.0.1 or [::1]"
         )

@@ -1,6 +1,6 @@
 """The gateway's instruments, declared once."""
 
-from opentelemetry import metrics
+from opentelemetry.metrics import Meter
 
 from services.kit.interceptors import DURATION_BOUNDARIES
 
@@ -8,8 +8,7 @@ from services.kit.interceptors import DURATION_BOUNDARIES
 class HttpMetrics:
     """How many HTTP requests were answered, with what, and how fast."""
 
-    def __init__(self) -> None:
-        meter = metrics.get_meter("gateway")
+    def __init__(self, meter: Meter) -> None:
         self._standard = meter.create_histogram(
             "http.server.request.duration",
             unit="s",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Route
@@ -34,7 +34,7 @@ class Observed:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._tracer = trace.get_tracer("gateway")
-        self._metrics = HttpMetrics()
+        self._metrics = HttpMetrics(metrics.get_meter("gateway"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request within its span."""

@@ -35,6 +35,30 @@ HTTP_STATUSES: Final[Mapping[str, int]] = {
     "DATA_LOSS": 500,
 }
 _RETRY_AFTER_SECONDS: Final = 1
+# Statuses that grpcio makes up itself, as code, reason and words for the caller: its own words name addresses, attempts
+# and options, and an answer above the size limit would be told as too many requests.
+_OF_GRPC: Final[Mapping[str, tuple[str, str, str]]] = {
+    "UNAVAILABLE": (
+        "UNAVAILABLE",
+        "SERVICE_UNAVAILABLE",
+        "the {service} service is away; nothing was acknowledged, send the request again",
+    ),
+    "DEADLINE_EXCEEDED": (
+        "DEADLINE_EXCEEDED",
+        "DEADLINE_EXCEEDED",
+        "the {service} service did not answer in time; whether the request took effect is not known",
+    ),
+    "RESOURCE_EXHAUSTED": (
+        "OUT_OF_RANGE",
+        "ANSWER_TOO_LARGE",
+        "the answer of the {service} service is too large; ask for a smaller page",
+    ),
+    "UNIMPLEMENTED": (
+        "UNIMPLEMENTED",
+        "UNIMPLEMENTED",
+        "the {service} service does not have this method: it is of another version",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -104,12 +128,9 @@ def from_rpc_error(error: grpc.aio.AioRpcError, service: str, body_field: str) -
     info, violations, retry_after = _details(error)
     detail = error.details() or _title(code)
     reason = info.reason or code
-    if code == "UNAVAILABLE" and not info.reason:
-        # grpcio's own words name addresses and attempts; the caller needs neither.
-        detail = f"the {service} service is away; nothing was acknowledged, send the request again"
-        reason = "SERVICE_UNAVAILABLE"
-    if code == "DEADLINE_EXCEEDED" and not info.reason:
-        detail = f"the {service} service did not answer in time; whether the request took effect is not known"
+    if not info.reason and code in _OF_GRPC:
+        code, reason, sentence = _OF_GRPC[code]
+        detail = sentence.format(service=service)
     prefix = f"{body_field}."
     if body_field not in {"", "*"}:
         detail = detail.removeprefix(prefix)

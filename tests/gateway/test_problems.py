@@ -3,6 +3,7 @@ import pytest
 from service_doubles import ServiceDouble
 
 from gateway.problem import HTTP_STATUSES
+from meterscope.usage.v1 import event_service_pb2
 from services.kit.errors import (
     Aborted,
     AlreadyExists,
@@ -102,6 +103,14 @@ def test_a_fault_of_a_service_says_nothing_of_its_inside(
     answer = client.get("/v1/plans/p")
     assert (answer.status_code, answer.json()["reason"]) == (500, "INTERNAL")
     assert "secret" not in answer.text
+
+
+def test_an_answer_that_is_too_large_is_said_so(client: httpx.Client, services: dict[str, ServiceDouble]) -> None:
+    page = event_service_pb2.ListEventsResponse(events=[event_service_pb2.Event(id="x" * 33 * 1024 * 1024)])
+    services["usage"].answer("ListEvents", page)
+    answer = client.get("/v1/customers/cus_1/events")
+    assert (answer.status_code, answer.json()["reason"]) == (400, "ANSWER_TOO_LARGE")
+    assert "smaller page" in answer.json()["detail"]
 
 
 def test_a_service_that_is_away_is_named(away: str) -> None:
