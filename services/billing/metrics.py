@@ -53,7 +53,7 @@ class Instruments:
             self._revenue.add(float(max(line.amount, Decimal(0))), {"type": kind, "currency": invoice.currency})
 
     def invoice_failed(self, seconds: float) -> None:
-        """Count a run that made no invoice."""
+        """Count a period that was given up."""
         self._generated.add(1, {"type": _INVOICE_TYPE, "status": "failed"})
         self._generation.record(seconds, {"status": "failed"})
 

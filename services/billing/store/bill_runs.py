@@ -50,7 +50,7 @@ def add_items(conn: sa.Connection, items: Sequence[Item]) -> list[Item]:
         for item in items
     ]
     key = (bill_run_items.c.subscription_id, bill_run_items.c.period_number)
-    taken = set(conn.execute(insert(bill_run_items).values(values).on_conflict_do_nothing().returning(*key)).tuples())
+    taken = set(conn.execute(insert(bill_run_items).values(values).on_conflict_do_nothing().returning(*key)).all())
     return [item for item in items if (item.subscription_id, item.period_number) in taken]
 
 

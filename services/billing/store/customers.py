@@ -44,7 +44,7 @@ def page(conn: sa.Connection, *, external_key: str, after: str, limit: int) -> l
 def counts(conn: sa.Connection) -> dict[str, int]:
     """Return how many customers are in each state."""
     query = sa.select(customers.c.state, sa.func.count()).group_by(customers.c.state)
-    return dict(conn.execute(query).tuples().all())
+    return dict(conn.execute(query).all())
 
 
 def _customer(row: sa.Row[Any]) -> Customer:

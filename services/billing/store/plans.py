@@ -28,8 +28,8 @@ def add(conn: sa.Connection, plan: Plan) -> bool:
 
 def latest(conn: sa.Connection, plan_id: str) -> Plan | None:
     """Return the newest version of a plan."""
-    query = _latest().where(plan_versions.c.plan_id == plan_id)
-    row = conn.execute(query).one_or_none()
+    query = sa.select(plan_versions).where(plan_versions.c.plan_id == plan_id)
+    row = conn.execute(query.order_by(plan_versions.c.version.desc()).limit(1)).one_or_none()
     return None if row is None else _plan(row)
 
 
@@ -41,15 +41,18 @@ def version(conn: sa.Connection, plan_id: str, number: int) -> Plan:
 
 def page(conn: sa.Connection, *, after: str, limit: int) -> list[Plan]:
     """Return the newest versions of plans by id, behind the id `after`."""
-    return [_plan(row) for row in conn.execute(_latest().where(plan_versions.c.plan_id > after).limit(limit))]
-
-
-def _latest() -> sa.Select[Any]:
-    return (
-        sa.select(plan_versions)
-        .distinct(plan_versions.c.plan_id)
-        .order_by(plan_versions.c.plan_id, plan_versions.c.version.desc())
+    versions = plan_versions.c
+    newest = (
+        sa.select(versions.plan_id, sa.func.max(versions.version).label("version"))
+        .where(versions.plan_id > after)
+        .group_by(versions.plan_id)
+        .order_by(versions.plan_id)
+        .limit(limit)
+        .subquery()
     )
+    these = (newest.c.plan_id == versions.plan_id) & (newest.c.version == versions.version)
+    query = sa.select(plan_versions).join(newest, these).order_by(versions.plan_id)
+    return [_plan(row) for row in conn.execute(query)]
 
 
 def _plan(row: sa.Row[Any]) -> Plan:

@@ -100,7 +100,7 @@ def advance(conn: sa.Connection, subscription: Subscription) -> None:
 def counts_by_plan(conn: sa.Connection) -> dict[str, int]:
     """Return how many subscriptions run on each plan."""
     query = sa.select(subscriptions.c.plan_id, sa.func.count()).where(_ACTIVE).group_by(subscriptions.c.plan_id)
-    return dict(conn.execute(query).tuples().all())
+    return dict(conn.execute(query).all())
 
 
 def _subscription(row: sa.Row[Any]) -> Subscription:

@@ -88,9 +88,10 @@ class Periods:
             except LeaseLost:
                 raise
             except Exception as error:
-                self._instruments.invoice_failed(time.perf_counter() - started)
-                if job.attempt < self._max_attempts:
+                # An earlier period that is open has failed for good: this job would not have its turn otherwise.
+                if job.attempt < self._max_attempts and not isinstance(error, EarlierPeriodOpen):
                     raise
+                self._instruments.invoice_failed(time.perf_counter() - started)
                 self._give_up(job, work.item, error)
 
     def _work(self, job: Job) -> _Work:
