@@ -124,12 +124,14 @@ class _View:
         for each in parameters:
             value = self._examples.text(each["name"], each["schema"])
             if each["in"] == "path":
-                path = path.replace(f"{{{each['name']}}}", quote(value, safe="…"))
+                path = path.replace(f"{{{each['name']}}}", quote(value))
             elif each["in"] == "query" and each["required"]:
                 query[each["name"]] = value
             elif each["in"] == "header" and each["required"]:
                 headers.append(f"{each['name']}: 1f0c7a52-1")
-        url = f"{_ADDRESS}{path}" + (f"?{urlencode(query, safe=':…')}" if query else "")
+        url = f"{_ADDRESS}{path}" + (f"?{urlencode(query, safe=':')}" if query else "")
+        # The ellipsis stands for what the reader fills in: it reads better as itself.
+        url = url.replace(quote("…"), "…")
         method = "" if verb == "get" or (verb == "post" and body) else f"-X {verb.upper()} "
         lines = [f"curl {method}{shlex.quote(url)}"]
         lines += [f"  -H {shlex.quote(header)}" for header in headers]
