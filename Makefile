@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check bench chaos proto proto-baseline constraints format clean
+.PHONY: help setup demo test check bench chaos proto proto-baseline environment constraints format clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -42,6 +42,9 @@ proto: setup ## Generate the stubs and the described contract from protos/.
 
 proto-baseline: setup ## Accept the protos as they are as what later changes are compared with.
 	@PATH="$(abspath $(BIN)):$$PATH" scripts/proto baseline
+
+environment: setup ## Write .env.example from the settings.
+	@$(BIN)/python scripts/environment.py > .env.example
 
 constraints: setup ## Write the installed versions to constraints.txt.
 	@$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools > constraints.txt

@@ -1,0 +1,74 @@
+"""Prints `.env.example`: every variable that any process reads, from where the settings declare it."""
+
+import dataclasses
+import importlib
+import sys
+import typing
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, Final
+
+from services.kit.config import KitSettings
+
+SECTIONS: Final = {
+    "every process": (KitSettings, ""),
+    "usage": ("services.usage.settings", "Settings"),
+    "billing": ("services.billing.settings", "Settings"),
+    "payments": ("services.payments.settings", "Settings"),
+    "alerts": ("services.alerts.settings", "Settings"),
+    "gateway": ("gateway.settings", "Settings"),
+}
+COMPOSE: Final = """
+# --- docker-compose.yml: set these three
+METERSCOPE_SERVICE_TOKEN=
+POSTGRES_PASSWORD=
+VALKEY_PASSWORD=
+"""
+
+
+def declared(settings: type[Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield a settings class's variables: name, default as it would be written, and what it is for."""
+    hints = typing.get_type_hints(settings)
+    for field in dataclasses.fields(settings):
+        spec = field.metadata.get("variable")
+        if spec is None:
+            if dataclasses.is_dataclass(hints[field.name]) and hints[field.name] is not KitSettings:
+                yield from declared(typing.cast("type[Any]", hints[field.name]))
+            continue
+        for name in spec.names:
+            yield name, written(field.default), spec.help
+
+
+def written(default: Any) -> str:
+    """Return a default as one would set it."""
+    if default in (dataclasses.MISSING, None):
+        return ""
+    if isinstance(default, timedelta):
+        return f"{default.total_seconds():g}"
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, tuple):
+        return ",".join(default)
+    return str(default)
+
+
+def render() -> str:
+    """Return the whole file."""
+    parts = [
+        "# Every variable that Meterscope reads. What is commented out shows its default; `meterscope up` needs none of it.",
+        "# The standard OTEL_* variables of OpenTelemetry's SDK count as well.",
+    ]
+    seen = set()
+    for title, (where, name) in SECTIONS.items():
+        settings = where if isinstance(where, type) else getattr(importlib.import_module(where), name)
+        parts.append(f"\n# --- {title}")
+        for variable, default, purpose in declared(settings):
+            if variable not in seen:
+                seen.add(variable)
+                shown = "" if variable == "APP_VERSION" else default
+                parts.append(f"# {purpose}\n#{variable}={shown}")
+    return "\n".join(parts) + "\n" + COMPOSE
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())
