@@ -65,7 +65,7 @@ def run(data_dir: Path, port: int, environment: Mapping[str, str], *, grace_seco
     messages = Console(stderr=True, highlight=False)
 
     def report(message: str) -> None:
-        messages.print(message, markup=False)
+        messages.print(message, markup=False, soft_wrap=True)
 
     given = Given.read(environment)
     given.check()

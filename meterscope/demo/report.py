@@ -10,7 +10,6 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from meterscope.billing.v1 import invoice_service_pb2 as invoice_pb
 from meterscope.client import Outcome
 from meterscope.demo import watching
 from meterscope.demo.backend import decimal
@@ -77,21 +76,20 @@ def _events(chapter: Chapter) -> RenderableType:
 
 
 def _invoices(chapter: Chapter) -> RenderableType:
-    columns = ("number", "customer", "requests", "GB", "fee ₹", "requests ₹", "traffic ₹", "total ₹", "")
-    table = _table(f"Invoices of {chapter.month}, plan {chapter.plan['id']}", *columns, right=range(2, 8))
+    columns = ("number", "customer", "requests", "GB", "fee ₹", "requests ₹", "traffic ₹", "total ₹")
+    table = _table(f"Invoices of {chapter.month}, plan {chapter.plan['id']}, all paid", *columns, right=range(2, 8))
     for column in table.columns[:2]:
         column.no_wrap = True
     ranked = sorted(chapter.invoices.items(), key=lambda item: -decimal(item[1].total))
     for key, invoice in ranked[:_TOP]:
         amounts = [f"{decimal(money):,.2f}" for money in (*(line.amount for line in invoice.lines), invoice.total)]
         used = (f"{chapter.traffic.requests[key]:,}", f"{Decimal(chapter.traffic.bytes[key]) / _GB:.3f}")
-        state = invoice_pb.InvoiceState.Name(invoice.state).removeprefix("INVOICE_STATE_")
-        table.add_row(invoice.number, key, *used, *amounts, f"[green]{state.lower()}[/]")
+        table.add_row(invoice.number, key, *used, *amounts)
     if len(ranked) > _TOP:
         table.add_row("", f"[dim]… and {len(ranked) - _TOP} more[/]")
     total = sum((decimal(invoice.total) for invoice in chapter.invoices.values()), Decimal(0))
     table.add_section()
-    table.add_row(f"{len(ranked)} invoices", *[""] * 6, f"{total:,.2f}", "", style="bold")
+    table.add_row(f"{len(ranked)} invoices", *[""] * 6, f"{total:,.2f}", style="bold")
     return table
 
 

@@ -16,7 +16,7 @@ from meterscope.supervisor.signals import Signals
 _POLL_SECONDS: Final = 0.05
 _ASK_AGAIN_SECONDS: Final = 0.2
 _IDLE_SECONDS: Final = 5.0
-_TRIES: Final = 5
+_TRIES: Final = 3
 # Wrong settings or a wrong command line: another try would end the same way.
 _HOPELESS: Final = (os.EX_CONFIG, 2)
 

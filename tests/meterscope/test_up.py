@@ -34,15 +34,17 @@ class Up:
         self.folder = folder
         self.port = _free_ports()
         self.process: subprocess.Popen[bytes] | None = None
+        own = ("DATABASE_URL", "REDIS_URL", "METERSCOPE_", "OTEL_")
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
     def start(self, **variables: str) -> None:
         """Start, and return when it is ready or has ended."""
-        own = ("DATABASE_URL", "REDIS_URL", "METERSCOPE_", "OTEL_")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         command = [*METERSCOPE, "up", "--data-dir", str(self.folder), "--port", str(self.port)]
         with self.output.open("wb") as output:
-            self.process = subprocess.Popen(command, env={**environment, **variables}, stdout=output, stderr=output)
+            self.process = subprocess.Popen(
+                command, env={**self.environment, **variables}, stdout=output, stderr=output
+            )
         deadline = time.monotonic() + PATIENCE_SECONDS
         while self.process.poll() is None and not (self.folder / "run.json").exists():
             assert time.monotonic() < deadline, self.output.read_text()
@@ -57,7 +59,12 @@ class Up:
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*METERSCOPE, *arguments], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+            [*METERSCOPE, *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
         )
 
     def health(self) -> tuple[int, dict[str, Any]]:
@@ -172,6 +179,12 @@ def test_ctrl_c_stops_everything(up: Up) -> None:
     status, states = up.health()
     assert status == 1
     assert {process["state"] for process in states.values()} == {"down"}
+
+
+def test_migrating_without_a_database_says_how_to_name_one(tmp_path: Path) -> None:
+    refused = Up(tmp_path / "data").command("migrate", "--data-dir", str(tmp_path))
+    assert refused.returncode == 1
+    assert "no database: set DATABASE_URL" in refused.stderr
 
 
 def test_a_wrong_variable_is_named_and_nothing_stays(tmp_path: Path) -> None:
