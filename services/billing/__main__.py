@@ -1,6 +1,5 @@
 """`python -m services.billing serve [--migrate] | work | migrate`: the wiring of the billing service's processes."""
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -37,18 +36,16 @@ from services.billing.usecases.plans import Plans
 from services.billing.usecases.statistics import Statistics
 from services.billing.usecases.subscriptions import Subscriptions
 from services.billing.workers import COUNT_EVERY, EXTEND, ReadState, register
-from services.kit import telemetry
+from services.kit import command
 from services.kit.channel import open_channel
-from services.kit.db import Database, is_unavailable
+from services.kit.db import Database
 from services.kit.leases import Lease
-from services.kit.migrate import MigrationsBusy, SchemaTooNew, migrate
 from services.kit.outbox import LEASE, Jobs, Outbox
-from services.kit.server import BindError, Server
-from services.kit.settings import SettingsError, read
+from services.kit.server import Server
 from services.kit.worker import Worker
 
-SERVICE: Final = "billing"
-EX_CONFIG: Final = 78  # sysexits.h
+NAME: Final = "billing"
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _EXTRA_CONNECTIONS: Final = 6  # the worker's own loops, and ours
 
 
@@ -65,7 +62,7 @@ def build_server(settings: Settings, *, clock: Callable[[], datetime] = now, met
         clock: says what time it is.
         meter: where instruments are made; the process's own by default.
     """
-    database = Database(settings.database_url, schema=settings.database_schema, service=SERVICE)
+    database = Database(settings.database_url, schema=settings.database_schema, service=NAME)
     outbox, peers, links = Outbox(database), _peers(settings), TraceLinks(settings.jaeger_url)
     instruments = Instruments(meter or metrics.get_meter("services.billing"))
     page = InvoicePage(settings.seller_name, links)
@@ -115,7 +112,7 @@ def build_worker(
     database = Database(
         settings.database_url,
         schema=settings.database_schema,
-        service=SERVICE,
+        service=NAME,
         role="worker",
         pool_size=settings.kit.worker_threads + _EXTRA_CONNECTIONS,
     )
@@ -123,7 +120,7 @@ def build_worker(
     _register(jobs, settings, database, Instruments(meter), clock)
     counting = Lease(database, ReadState.name, COUNT_EVERY * 3)
     return Worker(
-        service=SERVICE,
+        service=NAME,
         database=database,
         redis_url=settings.redis_url,
         jobs=jobs,
@@ -135,48 +132,17 @@ def build_worker(
     )
 
 
-def migrate_schema(settings: Settings) -> None:
-    """Bring the service's schema to this version."""
-    migrate(settings.database_url, settings.database_schema, Path(__file__).parent / "migrations", SERVICE)
-
-
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run a command; return the exit code: 78 where a variable is wrong, 1 where the process cannot start."""
-    parser = argparse.ArgumentParser(prog="python -m services.billing", description="The billing service.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    serve = commands.add_parser("serve", help="answer gRPC calls")
-    serve.add_argument("--migrate", action="store_true", help="bring the schema to this version first")
-    commands.add_parser("work", help="run the jobs")
-    commands.add_parser("migrate", help="bring the schema to this version")
-    options = parser.parse_args(arguments)
-    try:
-        settings = read(Settings, environ)
-    except SettingsError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - logs are not set up without settings
-        return EX_CONFIG
-    observed = telemetry.setup(SERVICE, settings.kit, role="worker" if options.command == "work" else "server")
-    try:
-        _run(options, settings)
-    except (BindError, MigrationsBusy, SchemaTooNew) as error:
-        print(error, file=sys.stderr)  # noqa: T201 - what the user has to do, not an event
-        return 1
-    except Exception as error:
-        if not is_unavailable(error):
-            raise
-        print(f"the database of {SERVICE} does not answer: {error}", file=sys.stderr)  # noqa: T201 - likewise
-        return 1
-    finally:
-        observed.shutdown()
-    return 0
-
-
-def _run(options: argparse.Namespace, settings: Settings) -> None:
-    if options.command == "migrate" or (options.command == "serve" and options.migrate):
-        migrate_schema(settings)
-    if options.command == "serve":
-        build_server(settings).serve_until_signal()
-    elif options.command == "work":
-        build_worker(settings).run_until_signal()
+    """Run one process; see `services.kit.command`."""
+    return command.run(
+        NAME,
+        arguments,
+        environ,
+        read=Settings,
+        build_server=build_server,
+        build_worker=build_worker,
+        migrations=MIGRATIONS,
+    )
 
 
 def _register(

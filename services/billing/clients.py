@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from typing import Final, cast
 
 import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from meterscope.alerts.v1 import alert_service_pb2, alert_service_pb2_grpc
 from meterscope.payments.v1 import payment_service_pb2, payment_service_pb2_grpc
@@ -23,7 +25,7 @@ from services.billing.convert.times import timestamp
 from services.billing.domain.invoice import Invoice
 from services.billing.domain.period import Period
 from services.billing.domain.seal import Seal
-from services.billing.errors import PaymentMethodMissing, PeerRefused
+from services.billing.errors import InvoiceCollectedElsewhere, PaymentMethodMissing, PeerRefused
 from services.kit.errors import Unavailable
 from services.kit.money import Money, money_to_proto
 
@@ -89,6 +91,7 @@ class Payments:
 
         Raises:
             PaymentMethodMissing: the customer has no payment method yet.
+            InvoiceCollectedElsewhere: a payment of the invoice is under way or done that is not billing's own.
         """
         request = payment_service_pb2.CreatePaymentRequest(
             payment=payment_service_pb2.Payment(
@@ -102,8 +105,10 @@ class Payments:
             with _calling("payments"):
                 return self._payments.CreatePayment(request).id
         except PeerRefused as refused:
-            if refused.metadata["code"] == grpc.StatusCode.FAILED_PRECONDITION.name:
+            if refused.peer_reason == "NO_PAYMENT_METHOD":
                 raise PaymentMethodMissing(refused.message) from refused
+            if refused.peer_reason == "INVOICE_ALREADY_COLLECTED":
+                raise InvoiceCollectedElsewhere(refused.message) from refused
             raise
 
 
@@ -143,4 +148,10 @@ def _calling(peer: str) -> Iterator[None]:
         code, details = call.code(), call.details() or "no details"
         if code in _AWAY:
             raise Unavailable(f"the {peer} service cannot be reached: {details}", reason="PEER_AWAY") from error
-        raise PeerRefused(peer, code.name, details) from error
+        raise PeerRefused(peer, code.name, details, _reason(call)) from error
+
+
+def _reason(call: grpc.Call) -> str:
+    status, info = rpc_status.from_call(call), error_details_pb2.ErrorInfo()
+    reasons = [str(info.reason) for detail in status.details if detail.Unpack(info)] if status else []
+    return reasons[0] if reasons else ""

@@ -150,10 +150,17 @@ class PaymentMethodMissing(FailedPrecondition):
     reason = "PAYMENT_METHOD_MISSING"
 
 
+class InvoiceCollectedElsewhere(FailedPrecondition):
+    """Payments has a payment of the invoice already that was not billing's own."""
+
+    reason = "INVOICE_COLLECTED_ELSEWHERE"
+
+
 class PeerRefused(ServiceError):
-    """Another service refused what billing asked of it."""
+    """Another service refused what billing asked of it; `peer_reason` is its reason for programs."""
 
     reason = "PEER_REFUSED"
 
-    def __init__(self, peer: str, code: str, details: str) -> None:
+    def __init__(self, peer: str, code: str, details: str, peer_reason: str = "") -> None:
         super().__init__(f"{peer} answered {code}: {details}", metadata={"peer": peer, "code": code})
+        self.peer_reason = peer_reason

@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from google.type import decimal_pb2, money_pb2
 from grpc_status import rpc_status
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
 
 from meterscope.alerts.v1 import alert_service_pb2, alert_service_pb2_grpc
 from meterscope.billing.v1 import bill_run_service_pb2 as bill_runs_pb
@@ -39,7 +40,9 @@ from meterscope.usage.v1 import (
     usage_service_pb2,
     usage_service_pb2_grpc,
 )
+from services.kit.errors import FailedPrecondition
 from services.kit.ids import new_id
+from services.kit.status import to_status
 
 T = TypeVar("T")
 
@@ -139,6 +142,23 @@ def reason(error: grpc.RpcError) -> str:
     return ""
 
 
+def points(reader: InMemoryMetricReader) -> dict[str, dict[tuple[str, ...], float]]:
+    """Each instrument's values by its labels; of a histogram, how many were recorded."""
+    data = reader.get_metrics_data()
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for resource in data.resource_metrics if data else ():
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                values = found.setdefault(metric.name, {})
+                for point in metric.data.data_points:
+                    labels = tuple(str(value) for value in (point.attributes or {}).values())
+                    if isinstance(point, NumberDataPoint):
+                        values[labels] = point.value
+                    elif isinstance(point, HistogramDataPoint):
+                        values[labels] = point.count
+    return found
+
+
 class Clock:
     """The service's clock: it stands where a test puts it."""
 
@@ -229,13 +249,20 @@ class Payments(payment_service_pb2_grpc.PaymentServiceServicer):
     """The edge to payments: keeps what it is asked to collect."""
 
     asked: list[payment_service_pb2.CreatePaymentRequest] = field(default_factory=list)
+    refused: list[payment_service_pb2.CreatePaymentRequest] = field(default_factory=list)
     without_method: set[str] = field(default_factory=set)
+    collected_elsewhere: set[str] = field(default_factory=set)
 
     def CreatePayment(
         self, request: payment_service_pb2.CreatePaymentRequest, context: grpc.ServicerContext
     ) -> payment_service_pb2.Payment:
         if request.payment.customer_id in self.without_method:
-            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the customer has no payment method")
+            refusal = FailedPrecondition("the customer has no payment method", reason="NO_PAYMENT_METHOD")
+            context.abort_with_status(to_status(refusal))
+        if request.payment.customer_id in self.collected_elsewhere:
+            refusal = FailedPrecondition("has a payment", reason="INVOICE_ALREADY_COLLECTED")
+            self.refused.append(request)
+            context.abort_with_status(to_status(refusal))
         self.asked.append(request)
         return payment_service_pb2.Payment(id=f"pay_of_{request.payment.invoice_id}")
 

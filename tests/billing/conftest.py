@@ -15,10 +15,11 @@ from meterscope.usage.v1 import (
     meter_service_pb2_grpc,
     usage_service_pb2_grpc,
 )
-from services.billing.__main__ import build_server, build_worker, migrate_schema
+from services.billing.__main__ import MIGRATIONS, build_server, build_worker
 from services.billing.settings import Settings
 from services.kit.channel import open_channel
 from services.kit.db import Database
+from services.kit.migrate import migrate
 from services.kit.settings import read
 
 
@@ -64,7 +65,7 @@ def environment(database_url: str, redis_url: str, peers: Peers) -> dict[str, st
 @pytest.fixture(scope="module")
 def settings(environment: dict[str, str]) -> Settings:
     settings = read(Settings, environment)
-    migrate_schema(settings)
+    migrate(settings.database_url, settings.database_schema, MIGRATIONS, "billing")
     return settings
 
 

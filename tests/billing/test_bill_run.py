@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import grpc
 import pytest
+import sqlalchemy as sa
 from billing_harness import (
     Client,
     Clock,
@@ -20,6 +21,8 @@ from billing_harness import (
 
 from meterscope.billing.v1 import bill_run_service_pb2 as pb
 from meterscope.billing.v1 import invoice_service_pb2, subscription_service_pb2
+from services.kit.db import Database
+from services.kit.tables import outbox
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -84,6 +87,27 @@ def test_an_invoice_waits_for_a_payment_method_and_says_so(client: Client, peers
     assert "Nobody's Card" in signal.message
     peers.payments.without_method.discard(customer.id)
     assert len(eventually(lambda: peers.payments.of(invoice.id), bool)) == 1
+
+
+def test_an_invoice_that_somebody_else_collects_is_left_to_them(
+    client: Client, peers: Peers, database: Database
+) -> None:
+    customer = client.customer()
+    peers.payments.collected_elsewhere.add(customer.id)
+    client.subscribe(customer, client.plan(), MAY)
+    client.bill(JUNE)
+    (invoice,) = client.invoices_of(customer)
+    done = sa.select(outbox.c.payload["invoice_id"].astext).where(
+        outbox.c.job == "collect_invoice", outbox.c.state == "DONE"
+    )
+
+    def collected() -> list[str]:
+        with database.transaction() as conn:
+            return list(conn.execute(done).scalars())
+
+    eventually(collected, lambda invoices: invoice.id in invoices)
+    assert client.invoice(invoice.id).state == invoice_service_pb2.INVOICE_STATE_FINALIZED
+    assert len(peers.payments.refused) == 1
 
 
 def test_a_second_run_over_the_same_periods_makes_nothing(client: Client) -> None:

@@ -10,7 +10,7 @@ from google.protobuf.struct_pb2 import Struct
 from meterscope.alerts.v1 import alert_service_pb2
 from services.billing.clients import Alerts, Payments
 from services.billing.domain.invoice import Invoice, InvoiceState
-from services.billing.errors import InvoiceNotFound, PaymentMethodMissing
+from services.billing.errors import InvoiceCollectedElsewhere, InvoiceNotFound, PaymentMethodMissing
 from services.billing.store import invoices
 from services.kit import telemetry
 from services.kit.db import Database
@@ -42,6 +42,10 @@ class Collection:
         with telemetry.customer(invoice.customer_id):
             try:
                 payment_id = self._payments.collect(invoice, job.id)
+            except InvoiceCollectedElsewhere as collected:
+                # Payments tells of the money by RecordPayment, whoever asked it to collect.
+                _log.warning("invoice not collected again: %s", collected.message, extra={"invoice_id": invoice.id})
+                return
             except PaymentMethodMissing as missing:
                 _log.warning("invoice not collected: %s", missing.message, extra={"invoice_id": invoice.id})
                 with self._database.transaction() as conn:
