@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -124,6 +125,18 @@ def test_an_ordinary_user_can_run_it() -> None:
     # It came to be the server, which as an ordinary user may not listen on port 1.
     assert "could not bind IPv4 address" in ended.stderr
     assert owners == {65534}
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare(1)")
+def test_root_without_user_namespaces_is_told_what_to_do(tmp_path: Path) -> None:
+    embedded = f"{sys.executable} -m services.kit.embedded postgres --data-dir {tmp_path} --port 1"
+    # Inside a namespace of its own the test may set the limit to none.
+    script = f"echo 0 > /proc/sys/user/max_user_namespaces; exec {embedded}"
+    command = ["unshare", "--user", "--map-root-user", "sh", "-c", script]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert refused.returncode == os.EX_CONFIG
+    assert "run Meterscope as an ordinary user, or name DATABASE_URL" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_was_committed_survives_a_kill(server: EmbeddedPostgres) -> None:
