@@ -42,7 +42,8 @@ class _Outgoing(grpc.UnaryUnaryClientInterceptor):
     ) -> Any:
         given = client_call_details
         name = given.method.lstrip("/")
-        with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT) as span:
+        attributes = {"rpc.system.name": "grpc", "rpc.method": name}
+        with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes) as span:
             carrier: dict[str, str] = {}
             propagate.inject(carrier)
             details = _Details(

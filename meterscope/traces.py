@@ -12,9 +12,13 @@ from rich.text import Text
 from rich.tree import Tree
 
 _TRACE_ID_DIGITS: Final = 32
-# Siblings that look alike are drawn so many times; the rest is counted.
-_ALIKE: Final = 2
-_SHOWN: Final = ("meterscope.batch.events", "job.name", "http.response.status_code", "rpc.response.status_code")
+# Attributes that are drawn beside a span, with the unit or what they are.
+_SHOWN: Final = {
+    "meterscope.batch.events": "events",
+    "http.response.status_code": "status",
+    "payment.outcome": "",
+    "rpc.response.status_code": "",
+}
 _STYLES: Final = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta")
 
 
@@ -99,11 +103,26 @@ def roots(spans: Sequence[Span]) -> list[Node]:
     return tops
 
 
-def draw(spans: Sequence[Span], *, is_shown: Callable[[Span], bool] = lambda _span: True) -> Tree:
-    """Draw one trace as a tree: service, span, duration, errors. Alike siblings beyond two are counted only.
+def is_step(node: Node) -> bool:
+    """Say whether a span tells something that its neighbours do not.
+
+    Statements of a database do not, nor does a call's client side where its server side is drawn, nor the sending of a
+    job where its run is drawn. Errors always do.
+    """
+    span = node.span
+    if span.is_error or not span.parent_id:
+        return True
+    if span.kind == "CLIENT" and "rpc.method" in span.attributes:
+        return not any(child.span.name == span.name for child in node.children)
+    return "db.system.name" not in span.attributes and (span.kind != "PRODUCER" or not node.children)
+
+
+def draw(spans: Sequence[Span], *, alike: int = 2, is_shown: Callable[[Node], bool] = is_step) -> Tree:
+    """Draw one trace as a tree: service, span, duration, errors.
 
     Args:
         spans: the spans of one trace.
+        alike: how often siblings that look alike are drawn; the rest is counted.
         is_shown: spans that are not shown have their children drawn in their place.
     """
     total = _duration(min(span.start for span in spans), max(span.end for span in spans))
@@ -114,34 +133,35 @@ def draw(spans: Sequence[Span], *, is_shown: Callable[[Span], bool] = lambda _sp
         (f"  {len(spans)} spans, {len(services)} processes, {total}", "dim"),
     )
     tree = Tree(title, guide_style="dim")
-    _grow(tree, _visible(roots(spans), is_shown), services)
+    _grow(tree, _visible(roots(spans), is_shown), services, alike)
     return tree
 
 
-def _grow(tree: Tree, nodes: Sequence[Node], services: Mapping[str, str]) -> None:
-    seen: dict[tuple[str, ...], int] = defaultdict(int)
+def _grow(tree: Tree, nodes: Sequence[Node], services: Mapping[str, str], alike: int) -> None:
+    seen: dict[frozenset[str], int] = defaultdict(int)
     left_out: dict[str, int] = defaultdict(int)
     for node in nodes:
         shape = _shape(node)
         seen[shape] += 1
-        if seen[shape] > _ALIKE:
+        if seen[shape] > alike:
             left_out[node.span.name] += 1
             continue
-        _grow(tree.add(_label(node.span, services)), node.children, services)
+        _grow(tree.add(_label(node.span, services)), node.children, services, alike)
     for name, count in left_out.items():
         tree.add(Text(f"… and {count} more {name}", style="dim italic"))
 
 
-def _visible(nodes: Sequence[Node], is_shown: Callable[[Span], bool]) -> list[Node]:
+def _visible(nodes: Sequence[Node], is_shown: Callable[[Node], bool]) -> list[Node]:
     found: list[Node] = []
     for node in nodes:
         children = _visible(node.children, is_shown)
-        found += [Node(node.span, children)] if is_shown(node.span) else children
+        found += [Node(node.span, children)] if is_shown(node) else children
     return found
 
 
-def _shape(node: Node) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(f"{span.service} {span.name} {span.is_error}" for span in node.walk()))
+def _shape(node: Node) -> frozenset[str]:
+    # Without order: jobs that run side by side end in any.
+    return frozenset(f"{span.service} {span.name} {_details(span)} {span.is_error}" for span in node.walk())
 
 
 def _first_by_service(spans: Sequence[Span]) -> list[Span]:
@@ -152,14 +172,18 @@ def _label(span: Span, services: Mapping[str, str]) -> Text:
     label = Text.assemble(
         (span.service, services[span.service]), " ", _short(span.name), ("  " + _duration(span.start, span.end), "dim")
     )
-    details = [str(span.attributes[name]) for name in _SHOWN if name in span.attributes]
-    if details := [detail for detail in details if detail not in {"OK", "0"}]:
-        label.append("  " + " ".join(details), style="dim cyan")
+    if details := _details(span):
+        label.append(f"  {details}", style="italic")
     if span.is_error:
         label.append(f"  ✗ {span.error}".rstrip(), style="bold red")
     if span.links:
         label.append("  ↪ " + ", ".join(link[:8] for link in span.links), style="dim")
     return label
+
+
+def _details(span: Span) -> str:
+    found = {name: str(span.attributes[name]) for name in _SHOWN if span.attributes.get(name) not in {None, "OK"}}
+    return ", ".join(f"{value} {_SHOWN[name]}".rstrip() for name, value in found.items())
 
 
 def _short(name: str) -> str:

@@ -19,7 +19,8 @@ from meterscope import traces
     show_default=True,
     help="Span file, as METERSCOPE_TRACE_FILE writes it.",
 )
-def trace(trace_id: str, *, file: Path) -> None:
+@click.option("--all", "is_all", is_flag=True, help="Every span: database statements, both sides of each call.")
+def trace(trace_id: str, *, file: Path, is_all: bool) -> None:
     """Print the trace TRACE_ID (32 hex digits, or so many that no other one begins alike) as a tree."""
     try:
         spans = traces.of_trace(traces.read(file), trace_id)
@@ -30,4 +31,5 @@ def trace(trace_id: str, *, file: Path) -> None:
         raise click.ClickException(f"no trace in {file} begins with {trace_id}")
     if len(found) > 1:
         raise click.ClickException(f"{len(found)} traces in {file} begin with {trace_id}: give more digits")
-    Console().print(traces.draw(spans))
+    tree = traces.draw(spans, alike=len(spans), is_shown=lambda _node: True) if is_all else traces.draw(spans)
+    Console().print(tree)

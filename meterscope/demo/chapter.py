@@ -38,6 +38,7 @@ class Chapter:
         logs: the logs.
         plan: the plan, as in REST JSON.
         trace_file: where the spans are.
+        is_first_run: whether no run on this data folder came to its end before.
         gateway: its host:port.
         ids: customer ids by external key.
         created: how many customers this run created.
@@ -61,6 +62,7 @@ class Chapter:
     logs: list[Log]
     plan: dict[str, Any]
     trace_file: Path
+    is_first_run: bool
     gateway: str = ""
     ids: dict[str, str] = field(default_factory=dict)
     created: int = 0
@@ -76,8 +78,3 @@ class Chapter:
     explanation: invoice_pb.InvoiceLineExplanation = field(default_factory=invoice_pb.InvoiceLineExplanation)
     page: Path = Path()
     seen: dict[str, Seen] = field(default_factory=dict)
-
-    @property
-    def is_first_run(self) -> bool:
-        """Whether no run on this data folder came to its end before."""
-        return self.state.runs == 0

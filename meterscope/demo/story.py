@@ -99,7 +99,8 @@ class Story:
                 "repeat that, or choose another --data-dir"
             )
         plan["limits"][0]["limit"] = chosen.request_limit
-        return Chapter(chosen, Month.parse(chosen.month, chosen.zone), counted, logs, plan, options.trace_file)
+        month = Month.parse(chosen.month, chosen.zone)
+        return Chapter(chosen, month, counted, logs, plan, options.trace_file, is_first_run=chosen.runs == 0)
 
     def _start(self) -> Stack:
         data_dir = self._options.data_dir
@@ -266,4 +267,4 @@ def _save_page(chapter: Chapter, data_dir: Path) -> Path:
 
 def _bar(console: Console) -> Progress:
     columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -41,14 +41,9 @@ def _tree(console: Console, title: str, spans: Sequence[Span], trace_id: str) ->
     console.print(Text(title, style="bold"))
     own = traces.of_trace(spans, trace_id) if trace_id else []
     if own:
-        console.print(traces.draw(own, is_shown=_is_told))
+        console.print(traces.draw(own, alike=1))
     else:
         console.print(f"[dim]its spans are not in the span file (trace {trace_id or 'unknown'})[/]")
-
-
-def _is_told(span: Span) -> bool:
-    """Leave out what belongs to the plumbing: statements of the databases."""
-    return "db.system.name" not in span.attributes
 
 
 def _read(file: Path, awaited: set[str]) -> list[Span]:
