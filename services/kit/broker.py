@@ -22,7 +22,7 @@ from redis.retry import Retry
 from services.kit.outbox import Jobs
 
 # How long a consumer sleeps when it was not woken: only another process' messages wait so long.
-_IDLE_SECONDS: Final = 0.2
+_IDLE_SECONDS: Final = 0.5
 _SOCKET_SECONDS: Final = 5
 
 _log = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 from psycopg import errors as pg
+from psycopg import sql
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
@@ -226,7 +227,7 @@ def connect_options(*, schema: str, application: str, transaction_timeout: timed
     """
     limit = int((transaction_timeout or timedelta()).total_seconds() * 1000)
     session = {
-        "search_path": schema,
+        "search_path": sql.Identifier(schema).as_string(),
         "transaction_timeout": limit,
         "idle_in_transaction_session_timeout": int(TRANSACTION_TIMEOUT.total_seconds() * 1000) if limit else 0,
         "tcp_keepalives_idle": _KEEPALIVE_SECONDS,
@@ -235,7 +236,7 @@ def connect_options(*, schema: str, application: str, transaction_timeout: timed
         "timezone": "UTC",
     }
     return {
-        "options": " ".join(f"-c {name}={value}" for name, value in session.items()),
+        "options": " ".join(f"-c {name}={_escaped(value)}" for name, value in session.items()),
         "application_name": application,
         "connect_timeout": _CONNECT_SECONDS,
         "keepalives": 1,
@@ -243,6 +244,11 @@ def connect_options(*, schema: str, application: str, transaction_timeout: timed
         "keepalives_interval": _KEEPALIVE_SECONDS,
         "keepalives_count": 2,
     }
+
+
+def _escaped(value: object) -> str:
+    """Escape what would end a value in libpq's `options`."""
+    return str(value).replace("\\", "\\\\").replace(" ", "\\ ")
 
 
 def _weakly(

@@ -56,7 +56,7 @@ def test_a_transaction_commits_at_the_end_and_rolls_back_on_an_error(database: D
         ("transaction_timeout", "5s"),
         ("idle_in_transaction_session_timeout", "5s"),
         ("tcp_keepalives_idle", "5"),
-        ("search_path", "kit"),
+        ("search_path", '"kit"'),
         ("application_name", "usage-worker"),
         ("TimeZone", "UTC"),
     ],
