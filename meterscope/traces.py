@@ -12,12 +12,12 @@ from rich.text import Text
 from rich.tree import Tree
 
 _TRACE_ID_DIGITS: Final = 32
-# Attributes that are drawn beside a span, with the unit or what they are.
+# Attributes that are drawn beside a span, and how.
 _SHOWN: Final = {
-    "meterscope.batch.events": "events",
-    "http.response.status_code": "status",
-    "payment.outcome": "",
-    "rpc.response.status_code": "",
+    "meterscope.batch.events": "{} events",
+    "http.response.status_code": "status {}",
+    "payment.outcome": "{}",
+    "rpc.response.status_code": "{}",
 }
 _STYLES: Final = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta")
 
@@ -182,8 +182,8 @@ def _label(span: Span, services: Mapping[str, str]) -> Text:
 
 
 def _details(span: Span) -> str:
-    found = {name: str(span.attributes[name]) for name in _SHOWN if span.attributes.get(name) not in {None, "OK"}}
-    return ", ".join(f"{value} {_SHOWN[name]}".rstrip() for name, value in found.items())
+    found = [(form, span.attributes.get(name)) for name, form in _SHOWN.items()]
+    return ", ".join(form.format(value) for form, value in found if value not in {None, "OK"})
 
 
 def _short(name: str) -> str:
