@@ -12,22 +12,11 @@ from pathlib import Path
 import pytest
 from billing_harness import Client, Peers, eventually
 
-from meterscope.billing.v1 import bill_run_service_pb2
+from meterscope.billing.v1 import bill_run_service_pb2 as pb
+from services.billing.__main__ import main
 from services.kit.channel import open_channel
 from services.kit.config import KitSettings
 from services.kit.settings import read
-
-
-def run(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    environ = {"PATH": os.environ["PATH"], **environment}
-    return subprocess.run(
-        [sys.executable, "-m", "services.billing", *arguments],
-        capture_output=True,
-        text=True,
-        env=environ,
-        timeout=60,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize(
@@ -41,11 +30,10 @@ def run(environment: Mapping[str, str], *arguments: str) -> subprocess.Completed
     ],
 )
 def test_a_wrong_setting_ends_the_process_with_78_and_names_the_variable(
-    environment: dict[str, str], changes: dict[str, str], complaint: str
+    environment: dict[str, str], changes: dict[str, str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ended = run({**environment, **changes}, "serve")
-    assert ended.returncode == 78
-    assert complaint in ended.stderr
+    assert main(["serve"], {**environment, **changes}) == 78
+    assert complaint in capsys.readouterr().err
 
 
 @contextmanager
@@ -88,17 +76,19 @@ def test_server_and_worker_bill_a_period_under_the_trace_of_the_run(
 ) -> None:
     trace_file, log = tmp_path / "spans.jsonl", tmp_path / "serve.log"
     environ = {**environment, "METERSCOPE_TRACE_FILE": str(trace_file)}
-    with process(log, environ, "serve", "--migrate"), process(tmp_path / "work.log", environ, "work"):
-        with open_channel(address(log), read(KitSettings, {})) as channel:
-            client = Client(channel)
-            customer = client.customer()
-            # By the real clock: 40 days back, one month is over.
-            start = datetime.now(UTC) - timedelta(days=40)
-            client.subscribe(customer, client.plan(), start.replace(tzinfo=None).isoformat())
-            request = bill_run_service_pb2.StartBillRunRequest(request_id="processes")
-            bill_run = client.ended(client.bill_runs.StartBillRun(request))
-            (invoice,) = client.invoices_of(customer)
-            eventually(lambda: client.invoice(invoice.id).payment_id, bool)
+    with (
+        process(log, environ, "serve", "--migrate"),
+        process(tmp_path / "work.log", environ, "work"),
+        open_channel(address(log), read(KitSettings, {})) as channel,
+    ):
+        client = Client(channel)
+        customer = client.customer()
+        # By the real clock: 40 days back, one month is over.
+        start = datetime.now(UTC) - timedelta(days=40)
+        client.subscribe(customer, client.plan(), start.replace(tzinfo=None).isoformat())
+        bill_run = client.ended(client.bill_runs.StartBillRun(pb.StartBillRunRequest(request_id="processes")))
+        (invoice,) = client.invoices_of(customer)
+        eventually(lambda: client.invoice(invoice.id).payment_id, bool)
     assert invoice.trace_id == bill_run.trace_id
     assert {
         "meterscope.billing.v1.BillRunService/StartBillRun",

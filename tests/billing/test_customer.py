@@ -110,3 +110,9 @@ def test_a_nul_in_a_name_is_refused(client: Client) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         client.customer("a\0b")
     assert set(violations(refused.value)) == {"customer.display_name"}
+
+
+def test_an_id_with_a_nul_is_refused(client: Client) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        client.customers.GetCustomer(pb.GetCustomerRequest(customer_id="cus_\0"))
+    assert set(violations(refused.value)) == {"customer_id"}

@@ -60,12 +60,10 @@ def refuse(violations: list[FieldViolation]) -> None:
 
 
 def text_violations(field: str, text: str, *, least: int = 1) -> list[FieldViolation]:
-    """Return what is wrong with a text of `least` to 256 bytes of UTF-8 without NUL."""
+    """Return what is wrong with a text of `least` to 256 bytes of UTF-8."""
     size = len(text.encode())
     if not least <= size <= MAX_TEXT_BYTES:
         return [FieldViolation(field, f"has {size} bytes; {least} to {MAX_TEXT_BYTES} are allowed")]
-    if "\0" in text:
-        return [FieldViolation(field, "contains a NUL character; leave it out")]
     return []
 
 
