@@ -32,7 +32,7 @@ _SERVICE_CONFIG: Final = {
                 "backoffMultiplier": 2,
                 "retryableStatusCodes": ["UNAVAILABLE"],
             },
-        }
+        },
     ],
 }
 CHANNEL_OPTIONS: Final = (
@@ -109,4 +109,6 @@ class Outgoing(grpc.UnaryUnaryClientInterceptor):
 
 def open_channel(address: str, settings: KitSettings) -> grpc.Channel:
     """Open a channel to host:port. Calls without a timeout get 10 s; UNAVAILABLE is tried again up to four times."""
-    return grpc.intercept_channel(grpc.insecure_channel(address, options=CHANNEL_OPTIONS), Outgoing(settings.service_token))
+    return grpc.intercept_channel(
+        grpc.insecure_channel(address, options=CHANNEL_OPTIONS), Outgoing(settings.service_token)
+    )

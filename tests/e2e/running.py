@@ -6,15 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
-
-T = TypeVar("T")
+from eventually import eventually
 
 
 @dataclass
@@ -64,15 +61,6 @@ def stop(running: Running) -> int:
     """Stop as Ctrl-C does and return the exit code."""
     running.process.send_signal(signal.SIGINT)
     return running.process.wait(60)
-
-
-def eventually(ask: Callable[[], T], *, seconds: float = 30) -> T:
-    """Ask until the answer is true and return it."""
-    deadline = time.monotonic() + seconds
-    while not (answer := ask()):
-        assert time.monotonic() < deadline, f"still {answer!r} after {seconds} s"
-        time.sleep(0.05)
-    return answer
 
 
 def free_ports(span: int = 20) -> int:

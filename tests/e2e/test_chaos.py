@@ -12,6 +12,7 @@ from decimal import Decimal
 
 import grpc
 import pytest
+from eventually import eventually
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type import decimal_pb2
 
@@ -24,7 +25,7 @@ from meterscope.usage.v1 import (
     usage_service_pb2,
     usage_service_pb2_grpc,
 )
-from tests.e2e.running import Running, eventually
+from tests.e2e.running import Running
 
 SERVICES = ("usage", "billing", "payments", "alerts")
 KINDS = ("postgres", "valkey", *SERVICES, *(f"{name}-worker" for name in SERVICES), "gateway")
