@@ -83,7 +83,7 @@ class Gauges:
         self._imbalance: dict[str, Decimal] = {}
         self._known = False
         meter.create_observable_gauge(
-            "billing.customers", callbacks=[self._observer(self._of_customers)], description="Customers by status"
+            "billing.customers.total", callbacks=[self._observer(self._of_customers)], description="Customers by status"
         )
         meter.create_observable_gauge(
             "billing.active_subscriptions",

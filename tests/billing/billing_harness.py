@@ -1,8 +1,6 @@
 """What tests of the billing service hold in their hands: its client, a clock, and the services that it calls."""
 
 import itertools
-import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,6 +8,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 import grpc
+from eventually import eventually
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
@@ -46,7 +45,6 @@ from services.kit.status import to_status
 
 T = TypeVar("T")
 
-DEADLINE_SECONDS = 20.0
 _numbers = itertools.count(1)
 
 # Base fee 499.00; 100 requests free, then 40 per 1,000 up to 200, 30 up to 400, 20 above; 8.50 per 10^9 bytes.
@@ -112,13 +110,14 @@ def number(message: decimal_pb2.Decimal) -> Decimal:
     return Decimal(message.value)
 
 
-def eventually(read: Callable[[], T], accept: Callable[[T], bool]) -> T:
-    """Read until the value is accepted, for 20 s at most, and return it."""
-    pause, deadline = threading.Event(), time.monotonic() + DEADLINE_SECONDS
-    while not accept(value := read()):
-        assert time.monotonic() < deadline, f"still {value!r}"
-        pause.wait(0.02)
-    return value
+def until(read: Callable[[], T], accept: Callable[[T], bool]) -> T:
+    """Read until the value is accepted, and return it."""
+
+    def ask() -> list[T]:
+        value = read()
+        return [value] if accept(value) else []
+
+    return eventually(ask)[0]
 
 
 def violations(error: grpc.RpcError) -> dict[str, str]:
@@ -338,9 +337,7 @@ class Client:
 
     def ended(self, started: bill_runs_pb.BillRun) -> bill_runs_pb.BillRun:
         """The bill run, when it has ended."""
-        return eventually(
-            lambda: self.bill_run(started.id), lambda run: run.state != bill_runs_pb.BILL_RUN_STATE_RUNNING
-        )
+        return until(lambda: self.bill_run(started.id), lambda run: run.state != bill_runs_pb.BILL_RUN_STATE_RUNNING)
 
     def invoices_of(self, customer: customers_pb.Customer) -> list[invoices_pb.Invoice]:
         """The customer's invoices, newest first."""

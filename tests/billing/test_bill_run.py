@@ -5,23 +5,14 @@ from decimal import Decimal
 import grpc
 import pytest
 import sqlalchemy as sa
-from billing_harness import (
-    Client,
-    Clock,
-    Peers,
-    amount,
-    eventually,
-    number,
-    reason,
-    sealed,
-    timestamp,
-    utc,
-    violations,
-)
+from billing_harness import Client, Clock, Peers, amount, number, reason, sealed, timestamp, until, utc, violations
+from eventually import eventually
 
 from meterscope.billing.v1 import bill_run_service_pb2 as pb
 from meterscope.billing.v1 import invoice_service_pb2, subscription_service_pb2
+from services.billing.usecases.bill_runs import BillRuns
 from services.kit.db import Database
+from services.kit.outbox import Outbox
 from services.kit.tables import outbox
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -69,10 +60,10 @@ def test_the_invoice_is_handed_to_payments_once(client: Client, peers: Peers) ->
     client.subscribe(customer, client.plan(), MAY)
     client.bill(JUNE)
     (invoice,) = client.invoices_of(customer)
-    (asked,) = eventually(lambda: peers.payments.of(invoice.id), bool)
+    (asked,) = eventually(lambda: peers.payments.of(invoice.id))
     assert (asked.payment.customer_id, amount(asked.payment.amount)) == (customer.id, Decimal(499))
     assert asked.request_id.startswith("obx_")
-    named = eventually(lambda: client.invoice(invoice.id), lambda found: bool(found.payment_id))
+    named = until(lambda: client.invoice(invoice.id), lambda found: bool(found.payment_id))
     assert named.payment_id == f"pay_of_{invoice.id}"
 
 
@@ -82,11 +73,11 @@ def test_an_invoice_waits_for_a_payment_method_and_says_so(client: Client, peers
     client.subscribe(customer, client.plan(), MAY)
     client.bill(JUNE)
     (invoice,) = client.invoices_of(customer)
-    (signal, *_) = eventually(lambda: peers.alerts.of(f"payment_method_missing:{invoice.id}"), bool)
+    (signal, *_) = eventually(lambda: peers.alerts.of(f"payment_method_missing:{invoice.id}"))
     assert signal.action_required
     assert "Nobody's Card" in signal.message
     peers.payments.without_method.discard(customer.id)
-    assert len(eventually(lambda: peers.payments.of(invoice.id), bool)) == 1
+    assert len(eventually(lambda: peers.payments.of(invoice.id))) == 1
 
 
 def test_an_invoice_that_somebody_else_collects_is_left_to_them(
@@ -105,7 +96,7 @@ def test_an_invoice_that_somebody_else_collects_is_left_to_them(
         with database.transaction() as conn:
             return list(conn.execute(done).scalars())
 
-    eventually(collected, lambda invoices: invoice.id in invoices)
+    until(collected, lambda invoices: invoice.id in invoices)
     assert client.invoice(invoice.id).state == invoice_service_pb2.INVOICE_STATE_FINALIZED
     assert len(peers.payments.refused) == 1
 
@@ -150,6 +141,21 @@ def test_a_period_that_has_not_ended_is_not_billed(client: Client) -> None:
     client.subscribe(customer, client.plan(), "2026-05-01T00:00")
     client.bill("2026-05-31T23:59:59")
     assert client.invoices_of(customer) == []
+
+
+def test_a_run_over_many_subscriptions_is_planned_slice_by_slice(
+    client: Client, database: Database, clock: Clock
+) -> None:
+    plan = client.plan()
+    customers = [client.customer(f"slice {index}") for index in range(5)]
+    for customer in customers:
+        client.subscribe(customer, plan, MAY)
+    bill_runs = BillRuns(database, Outbox(database), clock, slice_size=2)
+    started = bill_runs.start(pb.StartBillRunRequest(as_of=timestamp(JUNE), request_id="sliced"))
+    assert (started.state, started.due) == (pb.BILL_RUN_STATE_RUNNING, 2)
+    run = client.ended(started)
+    assert (run.state, run.due, run.invoiced) == (pb.BILL_RUN_STATE_SUCCEEDED, 5, 5)
+    assert [len(client.invoices_of(customer)) for customer in customers] == [1] * 5
 
 
 def test_one_failure_leaves_the_others_billed_and_is_named_and_billed_by_the_next_run(
@@ -259,4 +265,4 @@ def test_without_an_instant_all_that_has_ended_is_billed(client: Client, clock: 
     run = client.bill_runs.StartBillRun(pb.StartBillRunRequest(request_id="now"))
     assert run.as_of == timestamp("2026-06-10T12:00")
     assert clock.now == utc("2026-06-10T12:00")
-    eventually(lambda: client.invoices_of(customer), bool)
+    eventually(lambda: client.invoices_of(customer))

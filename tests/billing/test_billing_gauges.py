@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from billing_harness import Client, Clock, eventually, points
+from billing_harness import Client, Clock, points, until
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
@@ -47,12 +47,12 @@ def billed(settings: Settings, client: Client, clock: Clock) -> None:
 @pytest.mark.usefixtures("billed")
 def test_one_worker_shows_customers_subscriptions_and_the_ledgers_imbalance(database: Database) -> None:
     with reading(database) as reader:
-        shown = eventually(lambda: points(reader), lambda found: "billing.customers" in found)
-        assert shown["billing.customers"] == {("pending",): 0, ("active",): 2, ("suspended",): 0, ("closed",): 0}
+        shown = until(lambda: points(reader), lambda found: "billing.customers.total" in found)
+        assert shown["billing.customers.total"] == {("pending",): 0, ("active",): 2, ("suspended",): 0, ("closed",): 0}
         assert shown["billing.active_subscriptions"] == {("shown",): 1}
         assert shown["billing.integrity.ledger_imbalance"] == {("INR",): 0.0}
         # Nobody else may show them meanwhile.
         assert not Lease(database, ReadState.name, COUNT_EVERY).acquire()
-    assert "billing.customers" not in points(reader)
+    assert "billing.customers.total" not in points(reader)
     with reading(database) as following:
-        eventually(lambda: points(following), lambda found: "billing.customers" in found)
+        until(lambda: points(following), lambda found: "billing.customers.total" in found)

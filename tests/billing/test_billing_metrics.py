@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from billing_harness import Client, Clock, Peers, eventually, inr, points, sealed
+from billing_harness import Client, Clock, Peers, inr, points, sealed, until
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
@@ -50,7 +50,7 @@ def test_what_happens_is_counted(client: Client, peers: Peers, reader: InMemoryM
     peers.usage.failing.add(failing.id)
     client.bill(JUNE)
     client.pay(client.invoices_of(billed)[0], inr("509.00"), new_id("req"))
-    found = eventually(
+    found = until(
         lambda: points(reader), lambda found: found["billing.invoices.generated"]["subscription", "success"] == 1
     )
     assert found["billing.customers.created"] == {(): 2}

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from billing_harness import Client, Peers, eventually
+from billing_harness import Client, Peers
+from eventually import eventually
 
 from meterscope.billing.v1 import bill_run_service_pb2 as pb
 from services.billing.__main__ import main
@@ -58,7 +59,7 @@ def address(log: Path) -> str:
         lines = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
         return [line["address"] for line in lines if line["message"] == "listening"]
 
-    return eventually(told, bool)[0]
+    return eventually(told)[0]
 
 
 def names(trace_file: Path, trace_id: str, attribute: str = "") -> set[str]:
@@ -88,7 +89,7 @@ def test_server_and_worker_bill_a_period_under_the_trace_of_the_run(
         client.subscribe(customer, client.plan(), start.replace(tzinfo=None).isoformat())
         bill_run = client.ended(client.bill_runs.StartBillRun(pb.StartBillRunRequest(request_id="processes")))
         (invoice,) = client.invoices_of(customer)
-        eventually(lambda: client.invoice(invoice.id).payment_id, bool)
+        eventually(lambda: client.invoice(invoice.id).payment_id)
     assert invoice.trace_id == bill_run.trace_id
     assert {
         "meterscope.billing.v1.BillRunService/StartBillRun",

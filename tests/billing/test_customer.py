@@ -2,7 +2,8 @@
 
 import grpc
 import pytest
-from billing_harness import Client, Peers, eventually, reason, violations
+from billing_harness import Client, Peers, reason, violations
+from eventually import eventually
 
 from meterscope.billing.v1 import customer_service_pb2 as pb
 
@@ -13,7 +14,7 @@ def test_a_customer_is_active_and_usage_knows_its_key(client: Client, peers: Pee
     customer = client.customer(external_key="asha-1")
     assert customer.id.startswith("cus_")
     assert customer.state == pb.CUSTOMER_STATE_ACTIVE
-    (told,) = eventually(lambda: peers.usage.told_of(customer.id), bool)
+    (told,) = eventually(lambda: peers.usage.told_of(customer.id))
     assert (list(told.customer_keys), told.revision, told.time_zone) == (["asha-1"], 1, "Asia/Kolkata")
     assert (told.has_plan, list(told.periods), list(told.limits)) == (False, [], [])
     assert told.request_id.startswith("obx_")

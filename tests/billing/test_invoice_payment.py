@@ -4,7 +4,8 @@ from decimal import Decimal
 
 import grpc
 import pytest
-from billing_harness import Client, Peers, amount, eventually, inr, reason, violations
+from billing_harness import Client, Peers, amount, inr, reason, violations
+from eventually import eventually
 from google.type import money_pb2
 
 from meterscope.alerts.v1 import alert_service_pb2
@@ -74,7 +75,7 @@ def test_parts_pay_the_whole(client: Client, invoice: pb.Invoice) -> None:
 
 def test_alerts_hears_of_a_paid_invoice_once(client: Client, peers: Peers, invoice: pb.Invoice) -> None:
     client.pay(invoice, inr("499.00"), new_id("req"))
-    (signal,) = eventually(lambda: peers.alerts.of(f"invoice_paid:{invoice.id}"), bool)
+    (signal,) = eventually(lambda: peers.alerts.of(f"invoice_paid:{invoice.id}"))
     assert (signal.type, signal.severity) == ("invoice_paid", alert_service_pb2.SEVERITY_INFO)
     assert signal.message == f"Ravi & Sons paid INR 499.00 for invoice {invoice.number}."
     assert (signal.data["amount"], signal.data["currency"]) == ("499.00", "INR")

@@ -2,7 +2,7 @@
 
 import grpc
 import pytest
-from billing_harness import Client, Clock, Peers, eventually, reason, timestamp, utc, violations
+from billing_harness import Client, Clock, Peers, reason, timestamp, until, utc, violations
 
 from meterscope.billing.v1 import catalog_service_pb2
 from meterscope.billing.v1 import subscription_service_pb2 as pb
@@ -44,7 +44,7 @@ def test_usage_is_told_of_limits_and_of_periods_until_two_ahead(
 ) -> None:
     customer = client.customer(external_key="told")
     client.subscribe(customer, plan, "2026-04-30T18:30")
-    told = eventually(lambda: peers.usage.told_of(customer.id), lambda found: len(found) == 2)[-1]
+    told = until(lambda: peers.usage.told_of(customer.id), lambda found: len(found) == 2)[-1]
     assert (told.revision, told.has_plan, list(told.customer_keys)) == (2, True, ["told"])
     # It is 10 June: May, June, and two ahead.
     assert [period.start_time for period in told.periods] == [
@@ -60,12 +60,12 @@ def test_usage_is_told_of_further_periods_as_time_goes_on(
 ) -> None:
     customer = client.customer()
     client.subscribe(customer, plan, "2026-05-31T18:30")
-    eventually(lambda: peers.usage.told_of(customer.id), lambda found: len(found) == 2)
+    until(lambda: peers.usage.told_of(customer.id), lambda found: len(found) == 2)
     with open_channel(peers.address, KitSettings()) as channel:
         entitlements = Entitlements(database, Outbox(database), Usage(channel))
         assert entitlements.extend(clock.now) == 0
         entitlements.extend(utc("2026-07-31T00:00"))
-        told = eventually(lambda: peers.usage.told_of(customer.id), lambda found: len(found) == 3)[-1]
+        told = until(lambda: peers.usage.told_of(customer.id), lambda found: len(found) == 3)[-1]
         assert entitlements.extend(utc("2026-07-31T00:00")) == 0
     # July is running: August and September ahead, until 30 September, 18:30 UTC.
     assert told.periods[-1].end_time == timestamp("2026-09-30T18:30")

@@ -23,16 +23,27 @@ PLAN_JOB: Final = "plan_bill_run"
 BILL_JOB: Final = "bill_period"
 
 # Subscriptions looked at in one transaction: at most 14 periods each, within the 5 s that a transaction may take.
-_SLICE: Final = 250
+SLICE: Final = 250
 
 
 class BillRuns:
     """Starts and shows bill runs."""
 
-    def __init__(self, database: Database, outbox: Outbox, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, outbox: Outbox, clock: Callable[[], datetime], *, slice_size: int = SLICE
+    ) -> None:
+        """Prepare.
+
+        Args:
+            database: billing's.
+            outbox: where the jobs are put.
+            clock: says what time it is.
+            slice_size: subscriptions looked at in one transaction.
+        """
         self._database = database
         self._outbox = outbox
         self._clock = clock
+        self._slice_size = slice_size
 
     def start(self, request: pb.StartBillRunRequest) -> pb.BillRun:
         """Start to bill what is due. The first slice of jobs is put at once, the others by a job of their own.
@@ -92,7 +103,7 @@ class BillRuns:
         as_of, after = bill_runs.planned_to(conn, bill_run_id)
         if after is None:
             return
-        found = subscriptions.due(conn, as_of=as_of, after=after, limit=_SLICE)
+        found = subscriptions.due(conn, as_of=as_of, after=after, limit=self._slice_size)
         due = [
             Item(bill_run_id, subscription.customer_id, subscription.id, number, period)
             for subscription in found
@@ -101,7 +112,7 @@ class BillRuns:
         taken = bill_runs.add_items(conn, due)
         # Periods of one subscription are sealed in their order.
         self._outbox.put_all(conn, job=BILL_JOB, entries=[(item.subscription_id, _payload(item)) for item in taken])
-        last = found[-1].id if len(found) == _SLICE else None
+        last = found[-1].id if len(found) == self._slice_size else None
         bill_runs.plan_to(conn, bill_run_id, last)
         if last is not None:
             self._outbox.put(conn, job=PLAN_JOB, payload={"bill_run_id": bill_run_id})
