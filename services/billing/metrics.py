@@ -8,7 +8,8 @@ from typing import Final
 from opentelemetry.metrics import CallbackOptions, CallbackT, Meter, Observation
 
 from services.billing.domain.customer import CustomerState
-from services.billing.domain.invoice import Invoice, LineKind
+from services.billing.domain.invoice import Invoice
+from services.billing.domain.line import LineKind
 from services.kit.leases import Lease
 
 # 300 s is the alert's threshold.

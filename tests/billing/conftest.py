@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
-from billing_harness import Alerts, Client, Clock, Payments, Peers, Usage, utc
+from billing_harness import Client, Clock, utc
+from billing_peers import Alerts, Payments, Peers, Usage
 
 from meterscope.alerts.v1 import alert_service_pb2_grpc
 from meterscope.payments.v1 import payment_service_pb2_grpc

@@ -3,7 +3,8 @@
 from decimal import Decimal
 
 import pytest
-from billing_harness import Client, Peers, amount, number, sealed, timestamp
+from billing_harness import Client, amount, number, timestamp
+from billing_peers import Peers, sealed
 from google.type import decimal_pb2
 
 from meterscope.billing.v1 import customer_service_pb2, invoice_service_pb2

@@ -5,7 +5,8 @@ from decimal import Decimal
 import grpc
 import pytest
 import sqlalchemy as sa
-from billing_harness import Client, Clock, Peers, amount, number, reason, sealed, timestamp, until, utc, violations
+from billing_harness import Client, Clock, amount, number, reason, timestamp, until, utc, violations
+from billing_peers import Peers, sealed
 from eventually import eventually
 
 from meterscope.billing.v1 import bill_run_service_pb2 as pb

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from billing_harness import Client, Clock, Peers, inr, points, sealed, until
+from billing_harness import Client, Clock, inr, points, until
+from billing_peers import Peers, sealed
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 

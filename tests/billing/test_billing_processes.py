@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from billing_harness import Client, Peers
+from billing_harness import Client
+from billing_peers import Peers
 from eventually import eventually
 
 from meterscope.billing.v1 import bill_run_service_pb2 as pb

@@ -2,7 +2,8 @@
 
 import grpc
 import pytest
-from billing_harness import Client, Peers, reason, violations
+from billing_harness import Client, reason, violations
+from billing_peers import Peers
 from eventually import eventually
 
 from meterscope.billing.v1 import customer_service_pb2 as pb

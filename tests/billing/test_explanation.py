@@ -5,7 +5,8 @@ from decimal import Decimal
 
 import grpc
 import pytest
-from billing_harness import Client, Peers, amount, reason, sealed, timestamp
+from billing_harness import Client, amount, reason, timestamp
+from billing_peers import Peers, sealed
 from google.type import decimal_pb2
 
 from meterscope.billing.v1 import invoice_service_pb2 as pb

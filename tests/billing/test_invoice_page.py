@@ -5,7 +5,8 @@ from html.parser import HTMLParser
 
 import grpc
 import pytest
-from billing_harness import Client, Peers, inr, sealed, violations
+from billing_harness import Client, inr, violations
+from billing_peers import Peers, sealed
 
 from meterscope.billing.v1 import invoice_service_pb2 as pb
 from services.kit.ids import new_id

@@ -4,7 +4,8 @@ from decimal import Decimal
 
 import grpc
 import pytest
-from billing_harness import Client, Peers, amount, inr, reason, violations
+from billing_harness import Client, amount, inr, reason, violations
+from billing_peers import Peers
 from eventually import eventually
 from google.type import money_pb2
 

@@ -5,7 +5,8 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from billing_harness import Client, Peers, amount, inr, sealed
+from billing_harness import Client, amount, inr
+from billing_peers import Peers, sealed
 
 from meterscope.billing.v1 import customer_service_pb2, invoice_service_pb2
 from meterscope.billing.v1 import ledger_service_pb2 as pb

@@ -2,7 +2,8 @@
 
 import grpc
 import pytest
-from billing_harness import Client, Clock, Peers, reason, timestamp, until, utc, violations
+from billing_harness import Client, Clock, reason, timestamp, until, utc, violations
+from billing_peers import Peers
 
 from meterscope.billing.v1 import catalog_service_pb2
 from meterscope.billing.v1 import subscription_service_pb2 as pb

@@ -7,7 +7,8 @@ from google.type import money_pb2
 from meterscope.billing.v1 import invoice_service_pb2 as pb
 from services.billing.convert.plan import optional
 from services.billing.convert.times import interval, timestamp
-from services.billing.domain.invoice import Invoice, InvoiceLine, InvoiceState
+from services.billing.domain.invoice import Invoice, InvoiceState
+from services.billing.domain.line import InvoiceLine
 from services.billing.domain.pricing import TierAmount
 from services.kit.errors import InvalidArgument
 from services.kit.money import Money, decimal_to_proto, money_to_proto

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from decimal import Decimal
 
-from services.billing.domain.invoice import Invoice, InvoiceLine, LineKind
+from services.billing.domain.invoice import Invoice
+from services.billing.domain.line import InvoiceLine, LineKind
 from services.billing.domain.plan import Component, FlatFee, Graduated, PerUnit
 from services.billing.domain.pricing import Price, less, price, total
 from services.kit.money import exponent, plain

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from services.billing.domain.invoice import Invoice, LineKind
+from services.billing.domain.invoice import Invoice
+from services.billing.domain.line import LineKind
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from services.billing.domain.invoice import Invoice, InvoiceLine, InvoiceState, LineKind
+from services.billing.domain.invoice import Invoice, InvoiceState
+from services.billing.domain.line import InvoiceLine, LineKind
 from services.billing.domain.numbering import Seller
 from services.billing.domain.period import Period
 from services.billing.domain.pricing import TierAmount

@@ -8,7 +8,8 @@ from services.billing.clients import Usage
 from services.billing.convert import invoice as convert
 from services.billing.convert.times import interval
 from services.billing.domain.explanation import explain
-from services.billing.domain.invoice import Invoice, InvoiceLine
+from services.billing.domain.invoice import Invoice
+from services.billing.domain.line import InvoiceLine
 from services.billing.domain.trace import TraceLinks
 from services.billing.errors import InvoiceLineNotFound, InvoiceNotFound
 from services.billing.store import invoices, plans

@@ -13,16 +13,9 @@ from opentelemetry import trace
 from services.billing.clients import Usage
 from services.billing.domain.bill_run import Item, ItemState
 from services.billing.domain.customer import Customer
-from services.billing.domain.invoice import (
-    Charged,
-    Invoice,
-    InvoiceLine,
-    adjustment_lines,
-    assemble,
-    finalized,
-    lines_of_period,
-)
+from services.billing.domain.invoice import Invoice, assemble, finalized
 from services.billing.domain.ledger import invoice_posting
+from services.billing.domain.line import Charged, InvoiceLine, adjustment_lines, lines_of_period
 from services.billing.domain.numbering import Seller
 from services.billing.domain.plan import Plan
 from services.billing.domain.seal import Seal
