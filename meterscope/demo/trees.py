@@ -28,10 +28,12 @@ def show(chapter: Chapter, console: Console) -> None:
     _tree(console, "From the bill run to the money and the notification", spans, chapter.bill_run_trace)
     console.print()
     console.print(
-        f"[bold]What joins them[/]: the invoice line above names {len(samples)} traces of requests that made it."
+        f"[bold]What joins them[/]: the invoice line above, of the bill run's trace, names {len(samples)} traces of calls "
+        "that brought its requests in, at most one a day.",
+        highlight=False,
     )
     if crossed in samples:
-        console.print("One is the first tree.")
+        console.print("One of them is the first tree.")
     elif samples:
         _tree(console, "The first of them", spans, samples[0])
 
