@@ -1,9 +1,11 @@
 """The instruments of usage, declared once. Names and labels: the telemetry catalogue."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from opentelemetry import metrics
+from opentelemetry.metrics import CallbackOptions, Observation
 
 from services.usage.domain.verdict import Outcome
 
@@ -14,6 +16,7 @@ _INGESTION: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 # From live traffic to a backfill of months.
 _LAG: Final = (0.1, 0.25, 0.5, 1, 5, 30, 300, 3_600, 86_400, 2_592_000)
 _REDIS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1)
+_ROLLUP: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 
 class IngestMetrics:
@@ -38,3 +41,147 @@ class IngestMetrics:
             if count:
                 self._events.add(count, {"outcome": outcome.name.lower(), "transport": TRANSPORT})
         self._duration.record(seconds, {"transport": TRANSPORT})
+
+
+class RedisMetrics:
+    """What Redis takes."""
+
+    def __init__(self) -> None:
+        """Declare the instrument."""
+        self._duration = metrics.get_meter("services.usage").create_histogram(
+            "billing.redis.operation.duration",
+            unit="s",
+            description="Duration of commands to Redis",
+            explicit_bucket_boundaries_advisory=_REDIS,
+        )
+
+    def took(self, operation: str, seconds: float) -> None:
+        """Record a command."""
+        self._duration.record(seconds, {"operation": operation})
+
+
+class LimitMetrics:
+    """What limits refuse."""
+
+    def __init__(self) -> None:
+        """Declare the instruments; each source starts at 0."""
+        meter = metrics.get_meter("services.usage")
+        self._exceeded = meter.create_counter(
+            "billing.limit.exceeded", description="Limit checks that were refused, or went over a soft limit"
+        )
+        self._answered = meter.create_counter(
+            "billing.limit.checks", description="Limit checks by where the answer came from"
+        )
+        for source in ("live", "database"):
+            self._answered.add(0, {"answered_from": source})
+
+    def answered(self, source: str) -> None:
+        """Count a check; `source` is live or database."""
+        self._answered.add(1, {"answered_from": source})
+
+    def exceeded(self, customer_id: str, meter_id: str) -> None:
+        """Count a check that went beyond the limit."""
+        self._exceeded.add(1, {"customer_id": customer_id, "limit_type": meter_id})
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of a limit is used, in percent."""
+
+    customer_id: str
+    meter_id: str
+    percent: float
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A transaction of another application that holds the rollup back."""
+
+    database: str
+    application: str
+    seconds: float
+
+
+@dataclass
+class RollupState:
+    """What the process that rolls up knows; None where no process of ours does, which then reports nothing."""
+
+    lag: float | None = None
+    snapshot_age: float | None = None
+    shares: Sequence[Share] = ()
+    holders: Sequence[Holder] = ()
+
+
+class RollupMetrics:
+    """What the rollup does."""
+
+    def __init__(self, state: RollupState, *, most_customers: int) -> None:
+        """Declare the instruments.
+
+        Args:
+            state: read at each export.
+            most_customers: customers with a label of their own; the others are counted as `other`.
+        """
+        self._state = state
+        self._most = most_customers
+        self._customers: set[str] = set()
+        meter = metrics.get_meter("services.usage")
+        self._increment = meter.create_counter("billing.usage.increment", description="Usage added to the totals")
+        self._errors = meter.create_counter(
+            "billing.usage.increment.errors", description="Turns of the rollup that failed and were repeated"
+        )
+        self._lag = meter.create_histogram(
+            "billing.event.lag",
+            unit="s",
+            description="Time from an event to its being billable",
+            explicit_bucket_boundaries_advisory=_LAG,
+        )
+        self._duration = meter.create_histogram(
+            "billing.rollup.duration",
+            unit="s",
+            description="Duration of the turns of the rollup",
+            explicit_bucket_boundaries_advisory=_ROLLUP,
+        )
+        for name, unit, observe, description in (
+            # No unit: Prometheus would append it to the name.
+            ("billing.usage.percentage", "", self._shares, "Used share of limits in percent"),
+            ("billing.rollup.lag", "s", self._rollup_lag, "Age of the newest complete totals"),
+            ("billing.rollup.oldest_snapshot", "s", self._snapshot_age, "Age of the oldest snapshot of the server"),
+            ("billing.rollup.held_back", "s", self._holders, "Age of foreign transactions that hold the rollup"),
+        ):
+            meter.create_observable_gauge(name, callbacks=[observe], unit=unit, description=description)
+
+    def added(self, customer_id: str, meter_id: str, amount: float) -> None:
+        """Count usage that came into the totals."""
+        if customer_id not in self._customers:
+            if len(self._customers) >= self._most:
+                customer_id = "other"
+            else:
+                self._customers.add(customer_id)
+        self._increment.add(amount, {"customer_id": customer_id, "metric_type": meter_id})
+
+    def failed(self, error_type: str) -> None:
+        """Count a turn that failed: nobody's usage is lost, and the next turn takes it in."""
+        self._errors.add(1, {"customer_id": "", "metric_type": "", "error_type": error_type})
+
+    def turned(self, seconds: float, event_age: float | None) -> None:
+        """Record a turn: how long it took, and how old the newest events were (None without any)."""
+        self._duration.record(seconds)
+        if event_age is not None:
+            self._lag.record(event_age)
+
+    def _shares(self, _options: CallbackOptions) -> Iterable[Observation]:
+        for share in self._state.shares:
+            yield Observation(share.percent, {"customer_id": share.customer_id, "limit_type": share.meter_id})
+
+    def _rollup_lag(self, _options: CallbackOptions) -> Iterable[Observation]:
+        if self._state.lag is not None:
+            yield Observation(self._state.lag)
+
+    def _snapshot_age(self, _options: CallbackOptions) -> Iterable[Observation]:
+        if self._state.snapshot_age is not None:
+            yield Observation(self._state.snapshot_age)
+
+    def _holders(self, _options: CallbackOptions) -> Iterable[Observation]:
+        for holder in self._state.holders:
+            yield Observation(holder.seconds, {"database": holder.database, "application": holder.application})

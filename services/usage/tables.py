@@ -213,6 +213,7 @@ bucket_totals: Final = sa.Table(
     sa.Column("seal", sa.BigInteger, primary_key=True),
     *_group(),
     *_state(),
+    sa.Index("bucket_totals_late", "customer", "seal", postgresql_where=sa.text("seal <> 0")),
 )
 
 period_totals: Final = sa.Table(

@@ -6,7 +6,7 @@ from typing import Final
 import orjson
 
 from meterscope.usage.v1 import event_service_pb2 as pb
-from services.usage.convert.fields import timestamp
+from services.usage.convert.fields import instant, text, timestamp
 from services.usage.domain.event import (
     MAX_ATTRIBUTES,
     Event,
@@ -17,7 +17,7 @@ from services.usage.domain.event import (
     parse_trace_id,
 )
 from services.usage.domain.verdict import ACCEPTED, Outcome, Verdict
-from services.usage.store.events import StoredEvent
+from services.usage.store.events import Filter, StoredEvent
 
 # With attributes of this many bytes and 64 quantities, the rest within its limits, an event has less than 64 KiB.
 _SURELY_SMALL: Final = 4096
@@ -82,6 +82,20 @@ def ingest_response(events: Sequence[pb.Event], verdicts: Sequence[Verdict]) -> 
     response.quarantined = counts[Outcome.QUARANTINED]
     response.rejected = counts[Outcome.REJECTED]
     return response
+
+
+def chosen(request: pb.ListEventsRequest) -> Filter:
+    """Decode which events are meant.
+
+    Raises:
+        InvalidArgument: names the field.
+    """
+    return Filter(
+        start=instant(request.start_time, "start_time") if request.HasField("start_time") else None,
+        end=instant(request.end_time, "end_time") if request.HasField("end_time") else None,
+        type=text(request.type, "type", optional=True),
+        source=text(request.source, "source", optional=True),
+    )
 
 
 def stored_event(stored: StoredEvent) -> pb.Event:

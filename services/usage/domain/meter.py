@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from enum import StrEnum
 from typing import Final
 
@@ -12,6 +12,8 @@ from services.usage.domain.event import MAX_TEXT_BYTES
 
 _ID: Final = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 _MAX_UNIT_BYTES: Final = 64
+# The default context would round sums to 28 digits.
+_EXACT: Final = Context(prec=100)
 
 
 class Aggregation(StrEnum):
@@ -64,6 +66,14 @@ class State:
 
     count: int
     sum: Decimal
+
+    @classmethod
+    def empty(cls) -> "State":
+        """Return what is known of no events."""
+        return cls(0, Decimal(0))
+
+    def __add__(self, other: "State") -> "State":
+        return State(self.count + other.count, _EXACT.add(self.sum, other.sum))
 
     def value(self, aggregation: Aggregation) -> Decimal:
         """Return the meter's value."""

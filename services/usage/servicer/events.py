@@ -12,6 +12,8 @@ from meterscope.usage.v1 import event_service_pb2_grpc
 from services.kit.errors import InvalidArgument
 from services.kit.telemetry import current_trace_id
 from services.usage.convert import events as convert
+from services.usage.convert import quarantine
+from services.usage.convert.fields import text
 from services.usage.domain.event import Rejected
 from services.usage.domain.instant import to_us
 from services.usage.domain.verdict import Outcome, Verdict, rejected
@@ -59,6 +61,38 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
             span.set_attributes({f"meterscope.events.{outcome.name.lower()}": number for outcome, number in counts})
         self._metrics.took(counts, time.perf_counter() - started)
         return response
+
+    def GetEvent(self, request: pb.GetEventRequest, context: grpc.ServicerContext) -> pb.Event:
+        """Show an event."""
+        customer_id = text(request.customer_id, "customer_id")
+        found = self._events.get(customer_id, text(request.source, "source"), text(request.event_id, "event_id"))
+        return convert.stored_event(found)
+
+    def ListEvents(self, request: pb.ListEventsRequest, context: grpc.ServicerContext) -> pb.ListEventsResponse:
+        """Show a customer's events."""
+        found, token = self._events.page(
+            text(request.customer_id, "customer_id"), convert.chosen(request), request.page_size, request.page_token
+        )
+        return pb.ListEventsResponse(events=map(convert.stored_event, found), next_page_token=token)
+
+    def ListQuarantinedEvents(
+        self, request: pb.ListQuarantinedEventsRequest, context: grpc.ServicerContext
+    ) -> pb.ListQuarantinedEventsResponse:
+        """Show held events."""
+        chosen = quarantine.chosen(request.customer_key, request.reason)
+        return quarantine.page(self._quarantine.page(chosen, request.page_size, request.page_token))
+
+    def ReplayQuarantinedEvents(
+        self, request: pb.ReplayQuarantinedEventsRequest, context: grpc.ServicerContext
+    ) -> pb.ReplayQuarantinedEventsResponse:
+        """Send held events through the ordinary path."""
+        return self._quarantine.replay_once(
+            quarantine.chosen(request.customer_key, request.reason),
+            request,
+            request.request_id,
+            quarantine.replayed,
+            pb.ReplayQuarantinedEventsResponse,
+        )
 
     def _judge(self, request: pb.IngestEventsRequest) -> list[Verdict]:
         """Return a verdict for each event: those that are wrong in themselves never reach the database."""

@@ -188,6 +188,12 @@ def replace_keys(conn: sa.Connection, number: int, keys: Sequence[str]) -> str |
     return conn.execute(taken.limit(1)).scalar_one_or_none()
 
 
+def time_zone(conn: sa.Connection, number: int) -> str:
+    """Return a customer's time zone."""
+    zone: str = conn.execute(sa.select(customers.c.time_zone).where(customers.c.number == number)).scalar_one()
+    return zone
+
+
 def list_periods(conn: sa.Connection, number: int) -> list[Period]:
     """Return a customer's billing periods in order."""
     query = sa.select(periods).where(periods.c.customer == number).order_by(periods.c.start_time)

@@ -25,14 +25,14 @@ _log = logging.getLogger(__name__)
 
 
 class Catalogue:
-    """The memory of one process. `start` must be called before it is relied on."""
+    """The memory of one process. `run` must be running while it is relied on."""
+
+    name = "catalogue"
 
     def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._clock = clock
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
         self._seen = 0
         self._generation = 0
         # Grows when something is dropped: what was read before that is used, but not remembered.
@@ -44,16 +44,18 @@ class Catalogue:
         self._meters: dict[str, StoredMeter] = {}
         self._types: set[bytes] = set()
 
-    def start(self) -> None:
-        """Begin to follow changes."""
-        self._thread = threading.Thread(target=self._follow, name="catalogue", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop following."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
+    def run(self, stop: threading.Event) -> None:
+        """Follow changes until stopped."""
+        while not stop.wait(_REFRESH_SECONDS):
+            try:
+                with self._database.autocommit() as conn:
+                    changed = customers.changed_since(conn, self._seen)
+            except Exception as error:
+                if not is_unavailable(error):
+                    raise
+                _log.warning("cannot ask which customers changed; what is known stays in use", exc_info=True)
+                continue
+            self._forget(changed)
 
     def place(self, events: Sequence[Event]) -> list[tuple[bytes, str]]:
         """Return for each event its customer's number (see `wire.int8`) and "", or nothing and why it must be held."""
@@ -136,18 +138,6 @@ class Catalogue:
     def _clear(self) -> None:
         self._ids, self._keys, self._keys_of = {}, {}, {}
         self._customers, self._meters, self._types = {}, {}, set()
-
-    def _follow(self) -> None:
-        while not self._stopping.wait(_REFRESH_SECONDS):
-            try:
-                with self._database.autocommit() as conn:
-                    changed = customers.changed_since(conn, self._seen)
-            except Exception as error:
-                if not is_unavailable(error):
-                    raise
-                _log.warning("cannot ask which customers changed; what is known stays in use", exc_info=True)
-                continue
-            self._forget(changed)
 
     def _forget(self, changed: customers.Changed) -> None:
         with self._lock:

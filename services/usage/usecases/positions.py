@@ -13,12 +13,16 @@ from services.usage.store.places import Place
 from services.usage.usecases.notifier import Notifier
 
 _POLL_SECONDS: Final = 0.01
+# How long a stop may go unnoticed.
+_LOOK_UP_SECONDS: Final = 0.25
 
 _log = logging.getLogger(__name__)
 
 
 class Positions:
-    """Knows how far the rollup came, while somebody waits for it."""
+    """Knows how far the rollup came, while somebody waits for it and `run` is running."""
+
+    name = "positions"
 
     def __init__(self, database: Database, notifier: Notifier) -> None:
         self._database = database
@@ -26,21 +30,6 @@ class Positions:
         self._changed = threading.Condition()
         self._place: Place | None = None
         self._waiting = 0
-        self._stopping = False
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Begin to answer."""
-        self._thread = threading.Thread(target=self._poll, name="positions", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop; whoever still waits is told that it took too long."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
 
     def wait(self, generation: int, beyond: int, seconds: float) -> bool:
         """Wait until every transaction below `beyond` of a generation is rolled up; say whether it is.
@@ -53,33 +42,29 @@ class Positions:
         deadline = time.monotonic() + seconds
         with self._changed:
             self._waiting += 1
-            self._place = None
             self._changed.notify_all()
             self._notifier.notice()
             try:
                 while not _reached(self._place, generation, beyond):
                     remaining = deadline - time.monotonic()
-                    if remaining <= 0 or self._stopping:
+                    if remaining <= 0:
                         return False
                     self._changed.wait(remaining)
             finally:
                 self._waiting -= 1
         return True
 
-    def _poll(self) -> None:
-        while True:
+    def run(self, stop: threading.Event) -> None:
+        """Answer until stopped."""
+        while not stop.is_set():
             with self._changed:
-                while not self._waiting and not self._stopping:
-                    self._changed.wait()
-                if self._stopping:
-                    return
+                if not self._waiting and not self._changed.wait_for(lambda: self._waiting, _LOOK_UP_SECONDS):
+                    continue
             place = self._ask()
             with self._changed:
                 self._place = place
                 self._changed.notify_all()
-                # Nobody else's notice ends this wait early for long: a new waiter is answered by the next question.
-                if self._waiting and not self._stopping:
-                    self._changed.wait(_POLL_SECONDS)
+            stop.wait(_POLL_SECONDS)
 
     def _ask(self) -> Place | None:
         try:

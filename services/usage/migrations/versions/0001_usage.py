@@ -107,6 +107,17 @@ CREATE TABLE events (
 CREATE INDEX events_tx ON events (tx);
 CREATE INDEX events_sampled ON events (tx) WHERE sampled;
 CREATE TABLE events_default PARTITION OF events DEFAULT;
+DO $months$
+DECLARE
+    month timestamptz := date_trunc('month', now(), 'UTC') - interval '3 months';
+BEGIN
+    WHILE month < now() + interval '2 months' LOOP
+        EXECUTE format('CREATE TABLE %I PARTITION OF events FOR VALUES FROM (%L) TO (%L)',
+                       'events_' || to_char(month, 'YYYYMM'), month, month + interval '1 month');
+        month := month + interval '1 month';
+    END LOOP;
+END
+$months$;
 
 CREATE TABLE quarantine (
     digest uuid,
@@ -152,6 +163,7 @@ CREATE TABLE bucket_totals (
     {STATE},
     PRIMARY KEY (customer, meter, start_time, seal, group_key)
 ) WITH (fillfactor = 70);
+CREATE INDEX bucket_totals_late ON bucket_totals (customer, seal) WHERE seal <> 0;
 
 CREATE TABLE period_totals (
     customer bigint,

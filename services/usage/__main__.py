@@ -1,0 +1,173 @@
+"""The usage service's processes: `python -m services.usage serve [--migrate] | work | migrate`."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+from meterscope.usage.v1 import (
+    event_service_pb2,
+    event_service_pb2_grpc,
+    limit_service_pb2,
+    limit_service_pb2_grpc,
+    meter_service_pb2,
+    meter_service_pb2_grpc,
+    usage_service_pb2,
+    usage_service_pb2_grpc,
+)
+from services.kit import command
+from services.kit.channel import open_channel
+from services.kit.db import Database
+from services.kit.outbox import LEASE, Jobs, Outbox
+from services.kit.server import Server
+from services.kit.worker import Worker
+from services.usage import workers
+from services.usage.clients import Alerts
+from services.usage.counters import Counters
+from services.usage.metrics import IngestMetrics, LimitMetrics, RedisMetrics, RollupMetrics, RollupState
+from services.usage.servicer.events import EventServicer
+from services.usage.servicer.limits import LimitServicer
+from services.usage.servicer.meters import MeterServicer
+from services.usage.servicer.usage import UsageServicer
+from services.usage.settings import Settings
+from services.usage.usecases.background import Background
+from services.usage.usecases.catalogue import Catalogue
+from services.usage.usecases.entitlements import EntitlementBook
+from services.usage.usecases.events import Events
+from services.usage.usecases.ingest import Ingest
+from services.usage.usecases.limits import Limits
+from services.usage.usecases.meters import Meters
+from services.usage.usecases.notifier import Notifier
+from services.usage.usecases.positions import Positions
+from services.usage.usecases.publish import Publisher
+from services.usage.usecases.quarantine import Quarantine
+from services.usage.usecases.query import Queries
+from services.usage.usecases.rollup import Rollup, RollupLoop
+from services.usage.usecases.seal import Seals
+from services.usage.usecases.signals import Signals
+from services.usage.usecases.upkeep import Upkeep
+
+NAME: Final = "usage"
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+SERVICE_NAMES: Final = tuple(
+    file.DESCRIPTOR.services_by_name[name].full_name
+    for file, name in (
+        (event_service_pb2, "EventService"),
+        (meter_service_pb2, "MeterService"),
+        (usage_service_pb2, "UsageService"),
+        (limit_service_pb2, "LimitService"),
+    )
+)
+# Besides those of the writers: what reads, and what this process asks by itself.
+_OTHER_CONNECTIONS: Final = 8
+_LOOPS_CONNECTIONS: Final = 8
+_PUBLISH_TIMEOUT: Final = timedelta(seconds=2)
+
+
+def now() -> datetime:
+    """Return the time in UTC."""
+    return datetime.now(UTC)
+
+
+def build_server(settings: Settings) -> Server:
+    """Wire the gRPC server."""
+    database = Database(
+        settings.database_url,
+        schema=settings.database_schema,
+        service=NAME,
+        pool_size=settings.ingest_writers + _OTHER_CONNECTIONS,
+    )
+    catalogue, notifier = Catalogue(database, now), Notifier(database)
+    positions = Positions(database, notifier)
+    counters = Counters(settings.redis_url, RedisMetrics(), timeout=settings.counter_timeout)
+    ingest = Ingest(database, catalogue, notifier, clock=now, writers=settings.ingest_writers)
+    quarantine = Quarantine(database, catalogue, notifier, now)
+    events = EventServicer(ingest, Events(database), quarantine, IngestMetrics(), now)
+    meters = MeterServicer(Meters(database, now))
+    usage = UsageServicer(Queries(database, catalogue, positions, now), Seals(database, positions))
+    limits = Limits(database, catalogue, counters, LimitMetrics())
+    limit = LimitServicer(limits, EntitlementBook(database, notifier, now))
+    background = Background([catalogue, notifier, positions])
+
+    def register(server: grpc.Server) -> None:
+        event_service_pb2_grpc.add_EventServiceServicer_to_server(events, server)
+        meter_service_pb2_grpc.add_MeterServiceServicer_to_server(meters, server)
+        usage_service_pb2_grpc.add_UsageServiceServicer_to_server(usage, server)
+        limit_service_pb2_grpc.add_LimitServiceServicer_to_server(limit, server)
+
+    def stop() -> None:
+        background.stop()
+        counters.close()
+        database.dispose()
+
+    server = Server(
+        settings.address,
+        register,
+        service_names=SERVICE_NAMES,
+        settings=settings.kit,
+        check=database.answers,
+        on_stop=stop,
+    )
+    background.start()
+    return server
+
+
+def build_worker(settings: Settings, *, lease: timedelta = LEASE) -> Worker:
+    """Wire the worker.
+
+    Args:
+        settings: of the process.
+        lease: how long a job of a killed worker waits for another one.
+    """
+    database = Database(
+        settings.database_url,
+        schema=settings.database_schema,
+        service=NAME,
+        role="worker",
+        pool_size=settings.kit.worker_threads + _LOOPS_CONNECTIONS,
+    )
+    catalogue, notifier = Catalogue(database, now), Notifier(database)
+    counters = Counters(settings.redis_url, RedisMetrics(), timeout=_PUBLISH_TIMEOUT)
+    state = RollupState()
+    metrics = RollupMetrics(state, most_customers=settings.metrics_max_customers)
+    turns = Rollup(database, Signals(Outbox(database)), Publisher(database, counters), metrics)
+    loop = RollupLoop(database, turns, metrics, state, most_shares=settings.metrics_max_customers)
+    jobs = Jobs()
+    workers.register(
+        jobs,
+        Alerts(open_channel(settings.alerts_address, settings.kit)),
+        Quarantine(database, catalogue, notifier, now),
+        Upkeep(database, now, accepted=timedelta(days=settings.accept_days)),
+    )
+    return Worker(
+        service=NAME,
+        database=database,
+        redis_url=settings.redis_url,
+        jobs=jobs,
+        settings=settings.kit,
+        address=settings.worker_address,
+        periodic=workers.periodic(settings.replay_every),
+        loops=[loop, catalogue, notifier],
+        lease=lease,
+    )
+
+
+def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run one process; see `services.kit.command`."""
+    return command.run(
+        NAME,
+        arguments,
+        environ,
+        read=Settings,
+        build_server=build_server,
+        build_worker=build_worker,
+        migrations=MIGRATIONS,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,84 @@
+"""Usage in windows, and seals."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from meterscope.usage.v1 import usage_service_pb2 as pb
+from services.kit.errors import InvalidArgument
+from services.kit.money import decimal_to_proto
+from services.usage.convert.fields import instant, text, timestamp
+from services.usage.domain.window import Window
+from services.usage.store.seals import Total
+from services.usage.usecases.query import Question, Usage
+from services.usage.usecases.seal import Sealed
+
+_WINDOWS: Final = {
+    pb.WINDOW_UNSPECIFIED: Window.WHOLE,
+    pb.WINDOW_QUARTER_HOUR: Window.QUARTER_HOUR,
+    pb.WINDOW_HOUR: Window.HOUR,
+    pb.WINDOW_DAY: Window.DAY,
+    pb.WINDOW_MONTH: Window.MONTH,
+}
+
+
+def question(request: pb.QueryUsageRequest) -> Question:
+    """Decode what is asked.
+
+    Raises:
+        InvalidArgument: names the field.
+    """
+    window = _WINDOWS.get(request.window)
+    if window is None:
+        raise InvalidArgument.at("window", f"{request.window} is none; use QUARTER_HOUR, HOUR, DAY or MONTH")
+    return Question(
+        customer_id=text(request.customer_id, "customer_id"),
+        meter=text(request.meter, "meter"),
+        start=instant(request.start_time, "start_time", given=request.HasField("start_time")),
+        end=instant(request.end_time, "end_time", given=request.HasField("end_time")),
+        window=window,
+        zone=text(request.time_zone, "time_zone", optional=True),
+    )
+
+
+def usage(found: Usage) -> pb.QueryUsageResponse:
+    """Encode usage."""
+    aggregation = found.meter.meter.aggregation
+    return pb.QueryUsageResponse(
+        windows=[
+            pb.UsageWindow(
+                start_time=timestamp(window.start),
+                end_time=timestamp(window.end),
+                value=decimal_to_proto(window.state.value(aggregation)),
+            )
+            for window in found.windows
+        ],
+        total=decimal_to_proto(found.total.value(aggregation)),
+        as_of=timestamp(found.as_of),
+    )
+
+
+def sealed(found: Sealed) -> pb.SealUsageResponse:
+    """Encode a closed period."""
+    return pb.SealUsageResponse(
+        seal_id=found.id,
+        totals=_totals(found.totals),
+        late_usage=[
+            pb.LateUsage(period_end_time=timestamp(late.period_end), totals=_totals(late.totals)) for late in found.late
+        ],
+        quarantined_events=found.quarantined,
+    )
+
+
+def _totals(totals: Sequence[Total]) -> list[pb.SealedTotal]:
+    return [
+        pb.SealedTotal(
+            meter=total.meter,
+            group=total.group,
+            value=decimal_to_proto(total.state.value(total.aggregation)),
+            event_count=total.state.count,
+            sample_trace_ids=total.trace_ids,
+            event_type=total.event_type,
+            unit=total.unit,
+        )
+        for total in totals
+    ]

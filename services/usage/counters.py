@@ -1,0 +1,191 @@
+"""The live counters in Redis: period totals as the rollup last wrote them, for limit checks to read.
+
+`usage:{customer}:{YYYYMM}` is a hash by the month in which the period began: `requests` is the total for people,
+`requests@1761955200` that of the period which began at that second, with the rollup's place in front. A write with an
+older place changes nothing: a rollup that was paused cannot turn a counter back.
+
+`usage:epoch` is there while the counters are complete: it is written last when they are filled, and names the server
+run in which they were. Without it the database answers.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final, cast
+
+import redis
+
+from services.kit.money import plain
+from services.usage.domain.instant import MICROSECONDS, from_us, to_us
+from services.usage.metrics import RedisMetrics
+
+_EPOCH: Final = "usage:epoch"
+_CHUNK: Final = 500
+_KEPT: Final = timedelta(days=400)
+_KEPT_AT_LEAST: Final = timedelta(days=35)
+_PLACE_WIDTH: Final = 31
+# After a failure the database answers at once for this long.
+_PAUSE_SECONDS: Final = 1.0
+
+# For each key: meter, period, value, expiry (unix s).
+_PUBLISH: Final = """
+for i, key in ipairs(KEYS) do
+  local meter, period, value, expiry = ARGV[4 * i - 2], ARGV[4 * i - 1], ARGV[4 * i], ARGV[4 * i + 1]
+  local field = meter .. '@' .. period
+  local held = redis.call('HGET', key, field)
+  if not held or string.sub(held, 1, #ARGV[1]) < ARGV[1] then
+    if redis.call('HSET', key, field, ARGV[1] .. ' ' .. value, meter, value) > 0 then
+      redis.call('EXPIREAT', key, expiry)
+    end
+  end
+end
+"""
+
+_log = logging.getLogger(__name__)
+
+
+class CountersAway(Exception):
+    """Redis does not answer, or not in time."""
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A period total to write. `month` is YYYYMM, of the period's start in the customer's time zone."""
+
+    customer_id: str
+    month: str
+    meter: str
+    period_start: datetime
+    value: Decimal
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A period total that was read: every event acknowledged before `as_of` is in it."""
+
+    value: Decimal
+    as_of: datetime
+
+
+class Counters:
+    """Reads and writes the counters."""
+
+    def __init__(self, url: str, metrics: RedisMetrics, *, timeout: timedelta) -> None:
+        """Prepare; the first command connects.
+
+        Args:
+            url: of Redis or Valkey.
+            metrics: gets the durations.
+            timeout: how long one command may take.
+        """
+        seconds = timeout.total_seconds()
+        self._redis = redis.Redis.from_url(
+            url, socket_timeout=seconds, socket_connect_timeout=seconds, decode_responses=True
+        )
+        self._publish = self._redis.register_script(_PUBLISH)
+        self._metrics = metrics
+        self._away_until = 0.0
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    def read(self, customer_id: str, month: str, meter: str, period_start: datetime) -> Reading | None:
+        """Return a counter; None when Redis does not answer in time or the counters are not complete."""
+        if time.monotonic() < self._away_until:
+            return None
+        field = f"{meter}@{_seconds(period_start)}"
+        try:
+            with self._measured("hget"), self._redis.pipeline(transaction=False) as pipe:
+                pipe.hmget(_EPOCH, "run", "as_of")
+                pipe.hget(_key(customer_id, month), field)
+                (run, as_of), held = pipe.execute()
+        except CountersAway:
+            self._away_until = time.monotonic() + _PAUSE_SECONDS
+            return None
+        if not run or not as_of:
+            return None
+        return Reading(Decimal(held[_PLACE_WIDTH + 1 :]) if held else Decimal(0), from_us(int(as_of)))
+
+    def server_run(self) -> str:
+        """Return what names this run of the server: another one after a restart.
+
+        Raises:
+            CountersAway: Redis does not answer.
+        """
+        with self._measured("info"):
+            info = self._redis.info("server")
+        return str(info["run_id"])
+
+    def complete_in(self) -> str:
+        """Return the server run in which the counters were filled, empty when they are not.
+
+        Raises:
+            CountersAway: Redis does not answer.
+        """
+        with self._measured("hget"):
+            return cast("str | None", self._redis.hget(_EPOCH, "run")) or ""
+
+    def begin_filling(self) -> None:
+        """Have the database answer until `write` is told that the counters are complete.
+
+        Raises:
+            CountersAway: Redis does not answer.
+        """
+        with self._measured("del"):
+            self._redis.delete(_EPOCH)
+
+    def write(
+        self, counters: Sequence[Counter], *, generation: int, last: int, as_of: datetime | None, complete_in: str = ""
+    ) -> None:
+        """Write counters as they are at a place of the rollup; repeated, late or out of order it does no harm.
+
+        Args:
+            counters: what moved.
+            generation: of the place.
+            last: the place.
+            as_of: every event acknowledged before it is counted; None if that is not known.
+            complete_in: the server run, if the counters are complete with these.
+
+        Raises:
+            CountersAway: Redis does not answer; some may be written.
+        """
+        place = f"{generation:010d}.{last:020d}"
+        for start in range(0, len(counters), _CHUNK):
+            chunk = counters[start : start + _CHUNK]
+            arguments = [place]
+            for each in chunk:
+                arguments += [each.meter, _seconds(each.period_start), plain(each.value), _expiry(each.period_start)]
+            with self._measured("hset"):
+                self._publish([_key(each.customer_id, each.month) for each in chunk], arguments)
+        epoch = [] if as_of is None else ["as_of", str(to_us(as_of))]
+        epoch += ["run", complete_in] if complete_in else []
+        if epoch:
+            with self._measured("hset"):
+                self._redis.hset(_EPOCH, items=epoch)
+
+    @contextmanager
+    def _measured(self, operation: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        except (redis.RedisError, OSError) as error:
+            raise CountersAway(str(error)) from error
+        finally:
+            self._metrics.took(operation, time.perf_counter() - started)
+
+
+def _key(customer_id: str, month: str) -> str:
+    return f"usage:{customer_id}:{month}"
+
+
+def _seconds(instant: datetime) -> str:
+    return str(to_us(instant) // MICROSECONDS)
+
+
+def _expiry(period_start: datetime) -> str:
+    return str(int(max(period_start.timestamp() + _KEPT.total_seconds(), time.time() + _KEPT_AT_LEAST.total_seconds())))

@@ -1,0 +1,259 @@
+"""The rollup's statements: events of ended transactions, in the order of those, into bucket and period totals.
+
+All run in one transaction, which moves the place in `rollups` as well: each event counts exactly once, whatever dies.
+Rows between the old place and the new belong to transactions that have ended, so that every statement sees the same.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from services.usage.store.customers import PERIOD_START
+from services.usage.store.places import STRIPE
+from services.usage.tables import rollups
+
+# A transaction holds at most some ten thousand events: with fewer transactions ahead, no slice is too large.
+_FEW_TRANSACTIONS: Final = 20
+
+_TEMPORARY: Final = (
+    """
+    CREATE TEMPORARY TABLE IF NOT EXISTS slice (
+        customer bigint, meter integer, start_time timestamptz, seal bigint, group_key uuid,
+        count bigint, sum numeric, newest timestamptz
+    ) ON COMMIT DELETE ROWS
+    """,
+    """
+    CREATE TEMPORARY TABLE IF NOT EXISTS moved (
+        customer bigint, meter integer, period_start timestamptz, judged boolean, count bigint, sum numeric
+    ) ON COMMIT DELETE ROWS
+    """,
+)
+_HORIZON: Final = sa.text("SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)")
+# Asked before the horizon is: whoever holds that back began before this instant.
+_OLDEST_WRITER: Final = sa.text(
+    """
+    SELECT least(min(xact_start), clock_timestamp()) FROM pg_stat_activity
+    WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+    """
+)
+_IS_SAME_CLUSTER: Final = sa.text(
+    """
+    SELECT (SELECT system_identifier FROM pg_control_system())
+        = (SELECT system_identifier FROM generations ORDER BY number DESC LIMIT 1)
+    """
+)
+_TX: Final = "CAST(CAST(:{} AS text) AS xid8)"
+_IN_SLICE: Final = (
+    f"{{0}}.generation = :generation AND {{0}}.tx >= {_TX.format('last')} AND {{0}}.tx < {_TX.format('upto')}"
+)
+_PENDING: Final = sa.text(
+    f"""
+    SELECT EXISTS (SELECT FROM events WHERE tx >= {_TX.format("last")})
+        OR EXISTS (SELECT FROM changes WHERE tx >= {_TX.format("last")})
+        OR EXISTS (SELECT FROM edges WHERE tx >= {_TX.format("last")})
+    """  # noqa: S608 - the parts are constants
+)
+_CUT: Final = sa.text(
+    f"""
+    SELECT CAST(CAST(e.tx AS text) AS bigint) FROM events AS e WHERE {_IN_SLICE.format("e")}
+    ORDER BY e.tx OFFSET :most LIMIT 1
+    """  # noqa: S608
+)
+_STATES: Final = """
+    CAST('00000000-0000-0000-0000-000000000000' AS uuid), count(*),
+    coalesce(sum(CASE WHEN m.aggregation = 'SUM' THEN CAST(e.quantities -> m.quantity AS numeric) END), 0), max(e.time)
+"""
+_METERS: Final = "JOIN meters AS m ON m.event_type = e.type AND (m.generation, m.from_tx) <= (e.generation, e.tx)"
+_AGGREGATE: Final = sa.text(
+    f"""
+    INSERT INTO slice
+    SELECT e.customer, m.number, date_bin('15 minutes', e.time, TIMESTAMPTZ '2000-01-01'), e.seal, {_STATES}
+    FROM events AS e {_METERS}
+    WHERE {_IN_SLICE.format("e")}
+    GROUP BY 1, 2, 3, 4
+    """  # noqa: S608
+)
+_TOUCHES_EDGES: Final = sa.text(
+    "SELECT EXISTS (SELECT FROM slice AS s JOIN edges AS g ON g.customer = s.customer AND g.quarter = s.start_time)"
+)
+_CUT_BUCKET: Final = """
+    greatest(q.quarter, (SELECT max(g.time) FROM edges AS g
+                         WHERE g.customer = q.customer AND g.quarter = q.quarter AND g.time <= e.time))
+"""
+_CUT_AT_EDGES: Final = sa.text(
+    f"""
+    WITH whole AS (
+        DELETE FROM slice AS s USING edges AS g WHERE g.customer = s.customer AND g.quarter = s.start_time
+        RETURNING s.customer, s.start_time AS quarter
+    )
+    INSERT INTO slice
+    SELECT e.customer, m.number, {_CUT_BUCKET}, e.seal, {_STATES}
+    FROM (SELECT DISTINCT customer, quarter FROM whole) AS q
+    JOIN events AS e
+        ON e.customer = q.customer AND e.time >= q.quarter AND e.time < q.quarter + interval '15 minutes' {_METERS}
+    WHERE {_IN_SLICE.format("e")}
+    GROUP BY 1, 2, 3, 4
+    """  # noqa: S608
+)
+_ADD_BUCKETS: Final = sa.text(
+    """
+    INSERT INTO bucket_totals AS t (customer, meter, start_time, seal, group_key, count, sum)
+    SELECT customer, meter, start_time, seal, group_key, count, sum FROM slice ORDER BY 1, 2, 3, 4, 5
+    ON CONFLICT (customer, meter, start_time, seal, group_key)
+    DO UPDATE SET count = t.count + excluded.count, sum = t.sum + excluded.sum
+    """
+)
+_OF_BUCKET: Final = PERIOD_START.format(customer="b.customer", zone="c.time_zone", instant="b.start_time")
+_ADD_PERIODS: Final = sa.text(
+    f"""
+    WITH placed AS MATERIALIZED (
+        SELECT b.*, {_OF_BUCKET} AS period_start FROM slice AS b JOIN customers AS c ON c.number = b.customer
+    ), counted AS (
+        INSERT INTO period_totals AS t
+            (customer, meter, period_start, seal, group_key, count, sum, generation, position)
+        SELECT customer, meter, period_start, seal, group_key, sum(count), sum(sum),
+               CAST(:generation AS integer), {_TX.format("upto")}
+        FROM placed GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
+        ON CONFLICT (customer, meter, period_start, seal, group_key)
+        DO UPDATE SET count = t.count + excluded.count, sum = t.sum + excluded.sum,
+                      generation = excluded.generation, position = excluded.position
+    )
+    INSERT INTO moved SELECT customer, meter, period_start, true, sum(count), sum(sum) FROM placed GROUP BY 1, 2, 3
+    """  # noqa: S608
+)
+_SAMPLE: Final = sa.text(
+    f"""
+    INSERT INTO trace_samples (customer, meter, day, seal, time, trace_id)
+    SELECT DISTINCT ON (1, 2, 3, 4) e.customer, m.number, CAST(e.time AT TIME ZONE 'UTC' AS date), e.seal, e.time,
+           e.trace_id
+    FROM events AS e {_METERS}
+    WHERE e.sampled AND {_IN_SLICE.format("e")}
+    ORDER BY 1, 2, 3, 4, e.tx, e.time
+    ON CONFLICT DO NOTHING
+    """  # noqa: S608
+)
+_MOVED: Final = sa.text(
+    """
+    WITH keys AS (
+        SELECT customer, meter, period_start, sum(count) AS count, sum(sum) AS sum FROM moved GROUP BY 1, 2, 3
+    )
+    SELECT c.id AS customer_id, m.id AS meter_id, k.period_start,
+           to_char(k.period_start AT TIME ZONE c.time_zone, 'YYYYMM') AS month,
+           CASE m.aggregation WHEN 'COUNT' THEN sum(t.count) ELSE sum(t.sum) END AS value,
+           CASE m.aggregation WHEN 'COUNT' THEN k.count ELSE k.sum END AS added
+    FROM keys AS k
+    JOIN period_totals AS t USING (customer, meter, period_start)
+    JOIN customers AS c ON c.number = k.customer
+    JOIN meters AS m ON m.number = k.meter
+    GROUP BY c.number, m.number, k.period_start, k.count, k.sum
+    """
+)
+_LAG: Final = sa.text("SELECT avg(extract(epoch FROM clock_timestamp() - newest)) FROM slice")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of the rollup: transactions of a generation from `last` up to, but not including, `upto`.
+
+    `as_of` is set where the turn reaches the horizon: every event acknowledged before it is counted then.
+    """
+
+    generation: int
+    last: int
+    upto: int
+    as_of: datetime | None
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the statements' parameters."""
+        return {"generation": self.generation, "last": self.last, "upto": self.upto}
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A period total that moved: its value now, and how much of it is new."""
+
+    customer_id: str
+    meter_id: str
+    period_start: datetime
+    month: str
+    value: Decimal
+    added: Decimal
+
+
+@dataclass(frozen=True)
+class Published:
+    """How far the rollup and the live counters came."""
+
+    generation: int
+    last: int
+    published_generation: int
+    published: int
+    as_of: datetime
+
+
+def is_same_cluster(conn: sa.Connection) -> bool:
+    """Say whether transaction ids count on from those that are stored."""
+    return bool(conn.execute(_IS_SAME_CLUSTER).scalar_one())
+
+
+def has_work(conn: sa.Connection) -> bool:
+    """Say, without writing anything, whether something waits for the rollup."""
+    last = conn.execute(sa.select(rollups.c.last).where(rollups.c.stripe == STRIPE)).scalar_one()
+    return bool(conn.execute(_PENDING, {"last": last}).scalar_one())
+
+
+def prepare(conn: sa.Connection) -> None:
+    """Make the session's temporary tables; they are empty at the start of each transaction."""
+    for statement in _TEMPORARY:
+        conn.execute(sa.text(statement))
+
+
+def begin(conn: sa.Connection, most: int) -> Turn | None:
+    """Take the rollup's place and say what this turn takes in; None if nothing has ended since the last one.
+
+    Args:
+        conn: the turn's transaction.
+        most: events in a turn; a single transaction may have more.
+    """
+    prepare(conn)
+    mine = sa.select(rollups.c.generation, rollups.c.last).where(rollups.c.stripe == STRIPE).with_for_update()
+    generation, last = conn.execute(mine).one()
+    as_of = conn.execute(_OLDEST_WRITER).scalar_one()
+    horizon = conn.execute(_HORIZON).scalar_one()
+    if horizon <= last:
+        return None
+    whole = Turn(generation, last, horizon, as_of)
+    if horizon - last <= _FEW_TRANSACTIONS:
+        return whole
+    cut = conn.execute(_CUT, whole.parameters() | {"most": most}).scalar_one_or_none()
+    return whole if cut is None else Turn(generation, last, max(cut, last + 1), None)
+
+
+def add(conn: sa.Connection, turn: Turn) -> float | None:
+    """Add the turn's events to the totals; return the mean age in seconds of the newest events, None without any."""
+    conn.execute(_AGGREGATE, turn.parameters())
+    if conn.execute(_TOUCHES_EDGES).scalar_one():
+        conn.execute(_CUT_AT_EDGES, turn.parameters())
+    age = conn.execute(_LAG).scalar_one()
+    if age is None:
+        return None
+    conn.execute(_ADD_BUCKETS)
+    conn.execute(_ADD_PERIODS, turn.parameters())
+    conn.execute(_SAMPLE, turn.parameters())
+    return float(age)
+
+
+def moved(conn: sa.Connection) -> list[Moved]:
+    """Return the period totals that the turn moved."""
+    return [Moved(**row._mapping) for row in conn.execute(_MOVED)]  # noqa: SLF001 - SQLAlchemy's public name
+
+
+def advance(conn: sa.Connection, turn: Turn) -> None:
+    """Move the place."""
+    values: dict[str, Any] = {"last": turn.upto}
+    if turn.as_of is not None:
+        values["as_of"] = sa.func.greatest(rollups.c.as_of, turn.as_of)
+    conn.execute(sa.update(rollups).where(rollups.c.stripe == STRIPE).values(values))

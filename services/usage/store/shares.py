@@ -1,0 +1,30 @@
+"""How much of their limits customers have used, for the gauge."""
+
+from typing import Final
+
+import sqlalchemy as sa
+
+from services.usage.metrics import Share
+from services.usage.store.customers import PERIOD_START
+
+_NOW: Final = PERIOD_START.format(customer="c.number", zone="c.time_zone", instant="now()")
+_SHARES: Final = sa.text(
+    f"""
+    SELECT c.id AS customer_id, m.id AS meter_id,
+           coalesce(round(100 * CASE m.aggregation WHEN 'COUNT' THEN sum(t.count) ELSE sum(t.sum) END / l.amount, 2), 0)
+               AS percent
+    FROM limits AS l
+    JOIN customers AS c ON c.number = l.customer
+    JOIN meters AS m ON m.id = l.meter
+    LEFT JOIN period_totals AS t ON t.customer = c.number AND t.meter = m.number AND t.period_start = {_NOW}
+    WHERE l.amount > 0
+    GROUP BY c.id, m.id, m.aggregation, l.amount
+    ORDER BY percent DESC LIMIT :most
+    """  # noqa: S608 - the parts are constants
+)
+
+
+def highest(conn: sa.Connection, most: int) -> list[Share]:
+    """Return the highest shares of limits in current periods."""
+    found = conn.execute(_SHARES, {"most": most})
+    return [Share(row.customer_id, row.meter_id, float(row.percent)) for row in found]

@@ -1,0 +1,120 @@
+"""Thresholds: which shares of a limit a turn of the rollup crossed, and by which event."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+import sqlalchemy as sa
+
+from services.usage.store.customers import PERIOD_END
+from services.usage.store.rollup import Turn
+
+_TX: Final = "CAST(CAST(:{} AS text) AS xid8)"
+_CROSS: Final = sa.text(
+    """
+    WITH keys AS (SELECT DISTINCT customer, meter, period_start FROM moved WHERE judged), used AS (
+        SELECT k.customer, k.meter, m.id AS meter_id, k.period_start,
+               CASE m.aggregation WHEN 'COUNT' THEN sum(t.count) ELSE sum(t.sum) END AS value
+        FROM keys AS k
+        JOIN period_totals AS t USING (customer, meter, period_start)
+        JOIN meters AS m ON m.number = k.meter
+        WHERE EXISTS (SELECT FROM limits AS l WHERE l.customer = k.customer AND l.meter = m.id)
+        GROUP BY k.customer, m.number, k.meter, k.period_start
+    ), crossed AS (
+        INSERT INTO thresholds (customer, meter, period_start, threshold, used, amount)
+        SELECT u.customer, u.meter, u.period_start, share.percent, u.value, l.amount
+        FROM used AS u
+        JOIN limits AS l ON l.customer = u.customer AND l.meter = u.meter_id
+        CROSS JOIN unnest(l.thresholds) AS share (percent)
+        WHERE u.value > 0 AND u.value * 100 >= l.amount * share.percent
+        ON CONFLICT DO NOTHING
+        RETURNING customer, meter, period_start, threshold, used, amount
+    )
+    SELECT x.customer, c.id AS customer_id, x.meter, m.id AS meter_id, l.kind, x.period_start, x.threshold, x.used,
+           x.amount
+    FROM crossed AS x
+    JOIN customers AS c ON c.number = x.customer
+    JOIN meters AS m ON m.number = x.meter
+    JOIN limits AS l ON l.customer = x.customer AND l.meter = m.id
+    ORDER BY c.id, m.id, x.period_start, x.threshold
+    """
+)
+_END: Final = PERIOD_END.format(customer="c.number", zone="c.time_zone", instant="CAST(:period_start AS timestamptz)")
+# The first event of the turn, in its order, with which the total reaches the threshold.
+_CROSSING_EVENT: Final = sa.text(
+    f"""
+    WITH counted AS (
+        SELECT e.trace_id, e.span_id, e.tx, e.time, e.digest,
+               CASE m.aggregation WHEN 'COUNT' THEN 1
+                    ELSE coalesce(CAST(e.quantities -> m.quantity AS numeric), 0) END AS value
+        FROM customers AS c
+        JOIN events AS e ON e.customer = c.number
+        JOIN meters AS m ON m.number = :meter AND m.event_type = e.type
+            AND (m.generation, m.from_tx) <= (e.generation, e.tx)
+        WHERE c.number = :customer AND e.generation = :generation
+            AND e.tx >= {_TX.format("last")} AND e.tx < {_TX.format("upto")}
+            AND e.time >= :period_start AND e.time < {_END}
+    ), running AS (
+        SELECT trace_id, span_id, tx, time, digest,
+               CAST(:used AS numeric) - sum(value) OVER ()
+                   + sum(value) OVER (ORDER BY tx, time, digest ROWS UNBOUNDED PRECEDING) AS total
+        FROM counted
+    )
+    SELECT trace_id, span_id FROM running
+    WHERE total * 100 >= CAST(:amount AS numeric) * :threshold ORDER BY tx, time, digest LIMIT 1
+    """  # noqa: S608 - the parts are constants
+)
+_CHANGE: Final = sa.text(
+    f"""
+    SELECT context FROM changes
+    WHERE customer = :customer AND generation = :generation AND tx >= {_TX.format("last")} AND tx < {_TX.format("upto")}
+    ORDER BY tx DESC LIMIT 1
+    """  # noqa: S608
+)
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """A threshold that a total has reached."""
+
+    customer: int
+    customer_id: str
+    meter: int
+    meter_id: str
+    kind: str
+    period_start: datetime
+    threshold: int
+    used: Decimal
+    amount: Decimal
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Where a crossing comes from: the trace and span of an event, or the trace context of a change; all may be empty."""
+
+    trace_id: int = 0
+    span_id: int = 0
+    context: dict[str, str] | None = None
+
+
+def cross(conn: sa.Connection) -> list[Crossing]:
+    """Store and return the thresholds that the turn's totals have reached and none before had."""
+    return [Crossing(**row._mapping) for row in conn.execute(_CROSS)]  # noqa: SLF001 - SQLAlchemy's public name
+
+
+def cause(conn: sa.Connection, turn: Turn, crossing: Crossing) -> Cause:
+    """Return the event that reached the threshold, or the change that lowered it."""
+    asked = turn.parameters() | {
+        "customer": crossing.customer,
+        "meter": crossing.meter,
+        "period_start": crossing.period_start,
+        "threshold": crossing.threshold,
+        "used": crossing.used,
+        "amount": crossing.amount,
+    }
+    event = conn.execute(_CROSSING_EVENT, asked).one_or_none()
+    if event is not None and event.trace_id is not None:
+        return Cause(trace_id=event.trace_id.int, span_id=(event.span_id or 0) % 2**64)
+    context = conn.execute(_CHANGE, turn.parameters() | {"customer": crossing.customer}).scalar_one_or_none()
+    return Cause(context=context)

@@ -1,0 +1,205 @@
+"""The rollup: adds what ended transactions wrote to the totals, each event exactly once.
+
+A turn is one transaction (store/rollup.py has the protocol). Turns follow each other while there is a backlog;
+otherwise a notice from ingest or 250 ms start the next one. One process does it, by lease; were two to do it at once,
+the lock on the rollup's place would let them take turns.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import sqlalchemy as sa
+
+from services.kit.db import Database, is_unavailable
+from services.kit.leases import Lease
+from services.kit.notices import Listener
+from services.usage.metrics import RollupMetrics, RollupState
+from services.usage.store import generation, holders, recount, rollup, shares
+from services.usage.store.rollup import Moved, Turn
+from services.usage.usecases.notifier import channel
+from services.usage.usecases.publish import Publisher
+from services.usage.usecases.signals import Signals
+
+_EVENTS_A_TURN: Final = 200_000
+_TICK_SECONDS: Final = 0.25
+# Without any work the place still moves: readers wait for it.
+_IDLE_SECONDS: Final = 1.0
+_LEASE: Final = timedelta(seconds=4)
+_WITHOUT_LEASE_SECONDS: Final = 0.5
+_HOLD_LIMIT: Final = timedelta(seconds=7)
+# With notices coming in all the time, turns take a quarter of one core: what one takes in together costs less.
+_REST_PER_TURN: Final = 3.0
+_WATCH_SECONDS: Final = 1.0
+_SHARES_SECONDS: Final = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class Rollup:
+    """One turn at a time."""
+
+    def __init__(
+        self,
+        database: Database,
+        signals: Signals,
+        publisher: Publisher,
+        metrics: RollupMetrics,
+        *,
+        events_a_turn: int = _EVENTS_A_TURN,
+    ) -> None:
+        self._database = database
+        self._signals = signals
+        self._publisher = publisher
+        self._metrics = metrics
+        self._events_a_turn = events_a_turn
+
+    def turn(self) -> Turn | None:
+        """Take in what has ended since the last turn, at most a slice; None if nothing has.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: nothing was taken in, or all of it if the commit came through.
+        """
+        started = time.perf_counter()
+        with self._database.transaction() as conn:
+            same_cluster = rollup.is_same_cluster(conn)
+        if not same_cluster:
+            self._raise_generation()
+        with self._database.transaction() as conn:
+            turn = rollup.begin(conn, self._events_a_turn)
+            if turn is None:
+                return None
+            age, moved = self._take(conn, turn)
+            rollup.advance(conn, turn)
+        self._metrics.turned(time.perf_counter() - started, age)
+        self._publisher.publish(turn, moved)
+        self._count(moved)
+        return turn
+
+    def _take(self, conn: sa.Connection, turn: Turn) -> tuple[float | None, list[Moved]]:
+        """Do a turn's work in its transaction; return the newest events' age and what moved."""
+        age = rollup.add(conn, turn)
+        recount.set_anew(conn, turn)
+        moved = rollup.moved(conn)
+        if moved:
+            self._signals.put(conn, turn)
+        return age, moved
+
+    def _raise_generation(self) -> None:
+        """Roll up what the database had when it was restored; writers go on in the next generation."""
+        with self._database.transaction() as conn:
+            turn = generation.rest(conn)
+            if turn is None:
+                return
+            self._take(conn, turn)
+            generation.raise_one(conn)
+        self._publisher.forget()
+        _log.warning("the database was restored into another cluster; a new generation begins")
+
+    def _count(self, moved: Sequence[Moved]) -> None:
+        for each in moved:
+            if each.added:
+                # The totals carry the quantity; this number is for looking at, and OpenTelemetry has no decimals.
+                self._metrics.added(each.customer_id, each.meter_id, float(each.added))
+
+
+class RollupLoop:
+    """A loop of the worker: turns, while this process holds the lease, and a look at what holds them back."""
+
+    name = "rollup"
+
+    def __init__(
+        self, database: Database, turns: Rollup, metrics: RollupMetrics, state: RollupState, *, most_shares: int
+    ) -> None:
+        self._database = database
+        self._turns = turns
+        self._metrics = metrics
+        self._state = state
+        self._most_shares = most_shares
+        self._lease = Lease(database, "rollup", _LEASE)
+        self._renewed = 0.0
+        self._advanced = 0.0
+        self._watched = 0.0
+        self._measured = 0.0
+        self._rest = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Roll up until stopped. PostgreSQL going away is waited out."""
+        listener = Listener(self._database, channel(self._database))
+        noticed = True
+        while not stop.is_set():
+            pause = _TICK_SECONDS
+            try:
+                pause = self._round(noticed=noticed)
+            except Exception as error:
+                if not is_unavailable(error):
+                    self._metrics.failed(type(error).__name__)
+                    raise
+                _log.warning("the rollup waits: the database is away", extra={"error": str(error)})
+                self._metrics.failed("unavailable")
+            stop.wait(self._rest)
+            noticed = listener.wait(pause, stop)
+        listener.close()
+        self._give_up()
+
+    def _round(self, *, noticed: bool) -> float:
+        """Turn once if there is reason to; return how long to wait for a notice before the next round."""
+        self._rest = 0.0
+        if not self._holds_lease():
+            return _WITHOUT_LEASE_SECONDS
+        self._watch()
+        started = time.monotonic()
+        if not noticed and started - self._advanced < _IDLE_SECONDS:
+            with self._database.autocommit() as conn:
+                if not rollup.has_work(conn):
+                    return _TICK_SECONDS
+        turn = self._turns.turn()
+        if turn is None:
+            return _TICK_SECONDS
+        self._advanced = time.monotonic()
+        self._rest = min(_REST_PER_TURN * (self._advanced - started), _TICK_SECONDS)
+        if turn.as_of is None:
+            return 0.0
+        self._state.lag = (datetime.now(UTC) - turn.as_of).total_seconds()
+        return _TICK_SECONDS
+
+    def _holds_lease(self) -> bool:
+        now = time.monotonic()
+        if not self._lease.held or now - self._renewed > _LEASE.total_seconds() / 4:
+            held = self._lease.acquire()
+            self._renewed = now
+            if not held:
+                self._report_nothing()
+            return held
+        return True
+
+    def _watch(self) -> None:
+        """End what holds the rollup back and is ours; measure the rest."""
+        now = time.monotonic()
+        if now - self._watched < _WATCH_SECONDS:
+            return
+        self._watched = now
+        with self._database.autocommit() as conn:
+            for application in holders.terminate(conn, _HOLD_LIMIT):
+                _log.error("ended a transaction that held the rollup back", extra={"application": application})
+            self._state.holders = holders.holders(conn, _HOLD_LIMIT)
+            self._state.snapshot_age = holders.oldest_snapshot(conn)
+            if now - self._measured >= _SHARES_SECONDS:
+                self._measured = now
+                self._state.shares = shares.highest(conn, self._most_shares)
+
+    def _report_nothing(self) -> None:
+        self._state.lag = self._state.snapshot_age = None
+        self._state.shares, self._state.holders = (), ()
+
+    def _give_up(self) -> None:
+        self._report_nothing()
+        try:
+            self._lease.release()
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+            _log.debug("the lease of the rollup runs out by itself", exc_info=True)

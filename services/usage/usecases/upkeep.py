@@ -1,0 +1,55 @@
+"""What has to be done now and then: partitions ahead of time, the oldest time that is accepted, old changes."""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import sqlalchemy as sa
+
+from services.kit.db import Database, is_unavailable
+from services.usage.store import customers, partitions, places
+
+_AHEAD: Final = timedelta(days=62)
+# Months back that get a partition: a backfill of the billing period before the last one is ordinary.
+_BACK: Final = timedelta(days=93)
+_CHANGES_KEPT: Final = timedelta(days=1)
+
+_log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """The periodic job of that name."""
+
+    def __init__(self, database: Database, clock: Callable[[], datetime], *, accepted: timedelta) -> None:
+        """Prepare.
+
+        Args:
+            database: of usage.
+            clock: now.
+            accepted: how far back from now events are accepted.
+        """
+        self._database = database
+        self._clock = clock
+        self._accepted = accepted
+
+    def run(self) -> None:
+        """Do it all. Safe to repeat."""
+        now = self._clock()
+        self.make_partitions(now)
+        with self._database.transaction() as conn:
+            places.raise_floor(conn, now - self._accepted)
+            customers.purge_changes(conn, now - _CHANGES_KEPT)
+
+    def make_partitions(self, now: datetime) -> None:
+        """Make the partitions of the months around `now`. One that others are in the way of is made the next time."""
+        with self._database.transaction() as conn:
+            wanted = partitions.missing(conn, now - _BACK, now + _AHEAD)
+        for name, start, end in wanted:
+            try:
+                with self._database.transaction() as conn:
+                    partitions.create(conn, name, start, end)
+            except sa.exc.DBAPIError as error:
+                if not is_unavailable(error):
+                    raise
+                _log.warning("no partition made this time", extra={"partition": name}, exc_info=True)

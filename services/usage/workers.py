@@ -1,0 +1,45 @@
+"""The jobs of usage: the second entry. Each may be run again at any time."""
+
+from datetime import timedelta
+from typing import Final
+
+from google.protobuf.json_format import ParseDict
+
+from meterscope.alerts.v1 import alert_service_pb2
+from services.kit.outbox import Job, Jobs
+from services.kit.periodic import Periodic
+from services.usage.clients import Alerts
+from services.usage.store.quarantine import Filter
+from services.usage.usecases.quarantine import Quarantine
+from services.usage.usecases.signals import RAISE_SIGNAL
+from services.usage.usecases.upkeep import Upkeep
+
+REPLAY: Final = "replay_quarantined_events"
+UPKEEP: Final = "usage_upkeep"
+_UPKEEP_EVERY: Final = timedelta(hours=1)
+
+
+def register(jobs: Jobs, alerts: Alerts, quarantine: Quarantine, upkeep: Upkeep) -> None:
+    """Name what runs each job."""
+
+    def raise_signal(job: Job) -> None:
+        request = ParseDict(job.payload["request"], alert_service_pb2.RaiseSignalRequest())
+        alerts.raise_signal(request, job.id)
+
+    def replay(_job: Job) -> None:
+        quarantine.replay(Filter())
+
+    def keep_up(_job: Job) -> None:
+        upkeep.run()
+
+    jobs.register(RAISE_SIGNAL, raise_signal)
+    jobs.register(REPLAY, replay, time_limit=timedelta(minutes=10))
+    jobs.register(UPKEEP, keep_up)
+
+
+def periodic(replay_every: timedelta) -> list[Periodic]:
+    """Return what is run by itself."""
+    return [
+        Periodic(name=REPLAY, every=replay_every, job=REPLAY),
+        Periodic(name=UPKEEP, every=_UPKEEP_EVERY, job=UPKEEP),
+    ]
