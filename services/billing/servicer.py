@@ -18,7 +18,6 @@ from meterscope.billing.v1 import ledger_service_pb2_grpc as ledger_grpc
 from meterscope.billing.v1 import subscription_service_pb2 as subscriptions_pb
 from meterscope.billing.v1 import subscription_service_pb2_grpc as subscriptions_grpc
 from services.billing.convert import bill_run, customer, invoice, ledger, plan
-from services.billing.convert.text import refuse_nul
 from services.billing.usecases.bill_runs import BillRuns
 from services.billing.usecases.customers import Customers
 from services.billing.usecases.explanations import Explanations
@@ -52,21 +51,18 @@ class CustomerServicer(customers_grpc.CustomerServiceServicer):
         self, request: customers_pb.CreateCustomerRequest, _context: grpc.ServicerContext
     ) -> customers_pb.Customer:
         """Create a customer."""
-        refuse_nul(request)
         return self._customers.create(request)
 
     def GetCustomer(
         self, request: customers_pb.GetCustomerRequest, _context: grpc.ServicerContext
     ) -> customers_pb.Customer:
         """Return a customer."""
-        refuse_nul(request)
         return customer.customer(self._customers.get(request.customer_id))
 
     def ListCustomers(
         self, request: customers_pb.ListCustomersRequest, _context: grpc.ServicerContext
     ) -> customers_pb.ListCustomersResponse:
         """List customers in the order of their creation."""
-        refuse_nul(request)
         found, token = self._customers.page(
             external_key=request.external_key, page_size=request.page_size, page_token=request.page_token
         )
@@ -81,19 +77,16 @@ class CatalogServicer(catalog_grpc.CatalogServiceServicer):
 
     def CreatePlan(self, request: catalog_pb.CreatePlanRequest, _context: grpc.ServicerContext) -> catalog_pb.Plan:
         """Create a plan."""
-        refuse_nul(request)
         return self._plans.create(request)
 
     def GetPlan(self, request: catalog_pb.GetPlanRequest, _context: grpc.ServicerContext) -> catalog_pb.Plan:
         """Return a plan."""
-        refuse_nul(request)
         return plan.plan(self._plans.get(request.plan_id))
 
     def ListPlans(
         self, request: catalog_pb.ListPlansRequest, _context: grpc.ServicerContext
     ) -> catalog_pb.ListPlansResponse:
         """List plans by id."""
-        refuse_nul(request)
         found, token = self._plans.page(page_size=request.page_size, page_token=request.page_token)
         return catalog_pb.ListPlansResponse(plans=map(plan.plan, found), next_page_token=token)
 
@@ -108,7 +101,6 @@ class SubscriptionServicer(subscriptions_grpc.SubscriptionServiceServicer):
         self, request: subscriptions_pb.CreateSubscriptionRequest, _context: grpc.ServicerContext
     ) -> subscriptions_pb.Subscription:
         """Subscribe a customer to a plan."""
-        refuse_nul(request)
         with telemetry.customer(request.subscription.customer_id):
             return self._subscriptions.create(request)
 
@@ -116,14 +108,12 @@ class SubscriptionServicer(subscriptions_grpc.SubscriptionServiceServicer):
         self, request: subscriptions_pb.GetSubscriptionRequest, _context: grpc.ServicerContext
     ) -> subscriptions_pb.Subscription:
         """Return a subscription."""
-        refuse_nul(request)
         return customer.subscription(self._subscriptions.get(request.subscription_id))
 
     def ListSubscriptions(
         self, request: subscriptions_pb.ListSubscriptionsRequest, _context: grpc.ServicerContext
     ) -> subscriptions_pb.ListSubscriptionsResponse:
         """List subscriptions in the order of their creation."""
-        refuse_nul(request)
         found, token = self._subscriptions.page(
             customer_id=request.customer_id, page_size=request.page_size, page_token=request.page_token
         )
@@ -142,21 +132,18 @@ class BillRunServicer(bill_runs_grpc.BillRunServiceServicer):
         self, request: bill_runs_pb.StartBillRunRequest, _context: grpc.ServicerContext
     ) -> bill_runs_pb.BillRun:
         """Start to bill what is due."""
-        refuse_nul(request)
         return self._bill_runs.start(request)
 
     def GetBillRun(
         self, request: bill_runs_pb.GetBillRunRequest, _context: grpc.ServicerContext
     ) -> bill_runs_pb.BillRun:
         """Return a bill run with its progress."""
-        refuse_nul(request)
         return bill_run.bill_run(self._bill_runs.get(request.bill_run_id))
 
     def ListBillRuns(
         self, request: bill_runs_pb.ListBillRunsRequest, _context: grpc.ServicerContext
     ) -> bill_runs_pb.ListBillRunsResponse:
         """List bill runs, newest first."""
-        refuse_nul(request)
         found, token = self._bill_runs.page(page_size=request.page_size, page_token=request.page_token)
         return bill_runs_pb.ListBillRunsResponse(bill_runs=map(bill_run.bill_run, found), next_page_token=token)
 
@@ -170,14 +157,12 @@ class InvoiceServicer(invoices_grpc.InvoiceServiceServicer):
 
     def GetInvoice(self, request: invoices_pb.GetInvoiceRequest, _context: grpc.ServicerContext) -> invoices_pb.Invoice:
         """Return an invoice."""
-        refuse_nul(request)
         return invoice.invoice(self._invoices.get(request.invoice_id))
 
     def ListInvoices(
         self, request: invoices_pb.ListInvoicesRequest, _context: grpc.ServicerContext
     ) -> invoices_pb.ListInvoicesResponse:
         """List invoices, newest first."""
-        refuse_nul(request)
         found, token = self._invoices.page(
             customer_id=request.customer_id,
             bill_run_id=request.bill_run_id,
@@ -191,14 +176,12 @@ class InvoiceServicer(invoices_grpc.InvoiceServiceServicer):
         self, request: invoices_pb.ExplainInvoiceLineRequest, _context: grpc.ServicerContext
     ) -> invoices_pb.InvoiceLineExplanation:
         """Show what makes a line."""
-        refuse_nul(request)
         return self._explanations.explain(request)
 
     def RenderInvoice(
         self, request: invoices_pb.RenderInvoiceRequest, _context: grpc.ServicerContext
     ) -> httpbody_pb2.HttpBody:
         """Render an invoice as HTML."""
-        refuse_nul(request)
         if request.format not in {"", "html"}:
             raise InvalidArgument.at("format", f"{request.format!r} is not available; use html")
         return httpbody_pb2.HttpBody(
@@ -209,7 +192,6 @@ class InvoiceServicer(invoices_grpc.InvoiceServiceServicer):
         self, request: invoices_pb.RecordPaymentRequest, _context: grpc.ServicerContext
     ) -> invoices_pb.Invoice:
         """Record a payment."""
-        refuse_nul(request)
         return self._invoices.record_payment(request)
 
 
@@ -223,7 +205,6 @@ class LedgerServicer(ledger_grpc.LedgerServiceServicer):
         self, request: ledger_pb.ListAccountsRequest, _context: grpc.ServicerContext
     ) -> ledger_pb.ListAccountsResponse:
         """List accounts by id."""
-        refuse_nul(request)
         found, token = self._ledger.accounts(page_size=request.page_size, page_token=request.page_token)
         return ledger_pb.ListAccountsResponse(accounts=map(ledger.account, found), next_page_token=token)
 
@@ -231,7 +212,6 @@ class LedgerServicer(ledger_grpc.LedgerServiceServicer):
         self, request: ledger_pb.ListEntriesRequest, _context: grpc.ServicerContext
     ) -> ledger_pb.ListEntriesResponse:
         """List entries, newest first."""
-        refuse_nul(request)
         found, token = self._ledger.entries(
             account=request.account_id,
             invoice_id=request.invoice_id,

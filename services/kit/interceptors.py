@@ -20,7 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from services.kit import logs, telemetry
 from services.kit.errors import InvalidArgument, ServiceError, Unauthenticated
-from services.kit.status import to_service_error, to_status
+from services.kit.status import nul_field, to_service_error, to_status
 
 REQUEST_ID_HEADER: Final = "x-request-id"
 DURATION_BOUNDARIES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -138,7 +138,7 @@ class Entry(grpc.ServerInterceptor):
                     _check(request, context)
                     yield
                 except Exception as caught:  # noqa: BLE001 - the one place where errors become statuses
-                    error = _translate(caught, method)
+                    error = _translate(caught, method, request)
                     span.set_attribute("error.type", error.reason)
                     if error.status in _FAULTS:
                         span.set_status(StatusCode.ERROR, error.message)
@@ -169,7 +169,9 @@ class DeadlineExceeded(ServiceError):
     reason = "DEADLINE_EXCEEDED"
 
 
-def _translate(caught: Exception, method: str) -> ServiceError:
+def _translate(caught: Exception, method: str, request: object) -> ServiceError:
+    if field := nul_field(caught, request):
+        return InvalidArgument.at(field, "holds a NUL character; leave it out", reason="NUL")
     error = to_service_error(caught)
     if error is None:
         _log.error("call failed", exc_info=caught, extra={"rpc_method": method})

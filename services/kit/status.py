@@ -1,13 +1,18 @@
 """The one translation of errors to gRPC statuses, with the details of google.rpc (ErrorInfo, BadRequest, RetryInfo)."""
 
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 import grpc
+import psycopg
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from psycopg.errors import UntranslatableCharacter
+from sqlalchemy.exc import DBAPIError
 
 from services.kit.db import is_unavailable
 from services.kit.errors import ServiceError, Unavailable
@@ -24,6 +29,41 @@ def to_service_error(error: Exception) -> ServiceError | None:
             "the database cannot be reached or lost the connection; nothing was acknowledged, send it again"
         )
     return None
+
+
+def nul_field(error: BaseException, request: object) -> str:
+    """Return the path of the text that the database refused for its NUL (U+0000), empty if that is not what happened.
+
+    PostgreSQL keeps every character but that one. Looked for only once refused: requests may be large.
+    """
+    if isinstance(error, DBAPIError):
+        error = error.orig or error
+    refused = isinstance(error, UntranslatableCharacter) or (
+        isinstance(error, psycopg.DataError) and "NUL" in str(error)
+    )
+    return _first_nul(request, "") if refused and isinstance(request, Message) else ""
+
+
+def _first_nul(message: Message, path: str) -> str:
+    for field, value in message.ListFields():
+        for place, part in _parts(field, value):
+            here = f"{path}{field.name}{place}"
+            if isinstance(part, Message) and (found := _first_nul(part, f"{here}.")):
+                return found
+            if isinstance(part, str) and "\0" in part:
+                return here
+    return ""
+
+
+def _parts(field: FieldDescriptor, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield a field's values with their places: `[3]` in a list, `.name` in a map."""
+    if not field.is_repeated:
+        yield "", value
+    elif field.message_type and field.message_type.GetOptions().map_entry:
+        for key, part in value.items():
+            yield f".{key!r}" if "\0" in str(key) else f".{key}", f"{part}\0" if "\0" in str(key) else part
+    else:
+        yield from ((f"[{index}]", part) for index, part in enumerate(value))
 
 
 def to_status(error: ServiceError) -> grpc.Status:

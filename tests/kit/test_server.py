@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -213,3 +214,14 @@ def test_stopping_lets_a_running_call_end(events: Events) -> None:
         assert future.result().id == "done"
         stopper.join(5)
         assert not stopper.is_alive()
+
+
+def test_a_text_that_postgresql_cannot_keep_is_named_by_its_field(events: Events, stub: rpc.EventServiceStub) -> None:
+    def refuse() -> pb.Event:
+        raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+
+    events.act = refuse
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.GetEvent(pb.GetEventRequest(customer_id="cus_1", event_id="a\0b"))
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert details(refused.value)["BadRequest"].field_violations[0].field == "event_id"
