@@ -73,8 +73,9 @@ def run(
         if chosen.command == "serve":
             build_server(given).serve_until_signal()
         elif chosen.command == "work":
+            migrate.wait_until_migrated(given.database_url, given.database_schema, migrations, name)
             build_worker(given).run_until_signal()
-    except (BindError, migrate.MigrationsBusy, migrate.SchemaTooNew) as error:
+    except (BindError, migrate.MigrationsBusy, migrate.NotMigrated, migrate.SchemaTooNew) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 1
     except Exception as error:

@@ -32,6 +32,10 @@ class SchemaTooNew(Exception):
     """The database was migrated by a later version of the code than this one."""
 
 
+class NotMigrated(Exception):
+    """The schema is older than the code, and nobody migrates it."""
+
+
 class MigrationsBusy(Exception):
     """Another process has held the migration lock for too long."""
 
@@ -62,11 +66,7 @@ def migrate(
         MigrationsBusy: the lock was not free in `lock_wait`.
         sqlalchemy.exc.OperationalError: the database did not answer in `wait`.
     """
-    engine = sa.create_engine(
-        dialect_url(database_url),
-        poolclass=NullPool,
-        connect_args=connect_options(schema=schema, application=f"{service}-migrate", transaction_timeout=None),
-    )
+    engine = _engine(database_url, schema, service)
     with _connect(engine, wait) as guard:
         guard.execution_options(isolation_level="AUTOCOMMIT")
         _lock(guard, schema, lock_wait)
@@ -74,6 +74,35 @@ def migrate(
         with engine.connect() as conn:
             _upgrade(conn, schema, Path(script_location), service)
     _log.info("migrated", extra={"schema": schema})
+
+
+def wait_until_migrated(
+    database_url: str,
+    schema: str,
+    script_location: Path | str,
+    service: str,
+    *,
+    wait: timedelta = timedelta(minutes=2),
+) -> None:
+    """Wait until the schema is at this code's revision: what a worker does before it touches a table.
+
+    Raises:
+        SchemaTooNew: the schema's revision is not in `script_location`.
+        NotMigrated: it was not brought there in `wait`.
+        sqlalchemy.exc.OperationalError: the database did not answer in `wait`.
+    """
+    deadline = time.monotonic() + wait.total_seconds()
+    engine = _engine(database_url, schema, service)
+    while True:
+        with _connect(engine, wait) as conn:
+            script, applied = _revisions(conn, schema, Path(script_location), service)
+        if set(applied) == set(script.get_heads()):
+            return
+        if time.monotonic() >= deadline:
+            raise NotMigrated(
+                f"schema {schema} is not at this version's revision: run `python -m services.{service} migrate`"
+            )
+        time.sleep(_POLL_SECONDS)
 
 
 def run(metadata: sa.MetaData) -> None:
@@ -126,11 +155,23 @@ def _create_schema(guard: sa.Connection, schema: str) -> None:
 
 
 def _upgrade(conn: sa.Connection, schema: str, script_location: Path, service: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(script_location).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
+    _revisions(conn, schema, script_location, service)
+    config = _config(script_location)
     config.attributes.update(connection=conn, schema=schema)
-    known = {revision.revision for revision in ScriptDirectory.from_config(config).walk_revisions()}
+    command.upgrade(config, "head")
+    conn.commit()
+
+
+def _revisions(
+    conn: sa.Connection, schema: str, script_location: Path, service: str
+) -> tuple[ScriptDirectory, tuple[str, ...]]:
+    """Return the code's revisions and the schema's.
+
+    Raises:
+        SchemaTooNew: the schema is at a revision that the code does not have.
+    """
+    script = ScriptDirectory.from_config(_config(script_location))
+    known = {revision.revision for revision in script.walk_revisions()}
     applied = MigrationContext.configure(conn, opts={"version_table_schema": schema}).get_current_heads()
     conn.rollback()
     for revision in applied:
@@ -139,5 +180,19 @@ def _upgrade(conn: sa.Connection, schema: str, script_location: Path, service: s
                 f"schema {schema} is at revision {revision}, which this version of {service} does not know: "
                 "it was migrated by a later one; run that version, or restore the database from before"
             )
-    command.upgrade(config, "head")
-    conn.commit()
+    return script, applied
+
+
+def _config(script_location: Path) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(script_location).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _engine(database_url: str, schema: str, service: str) -> sa.Engine:
+    return sa.create_engine(
+        dialect_url(database_url),
+        poolclass=NullPool,
+        connect_args=connect_options(schema=schema, application=f"{service}-migrate", transaction_timeout=None),
+    )

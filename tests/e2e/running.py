@@ -36,9 +36,7 @@ def start(data_dir: Path, **environ: str) -> Running:
     """Start `meterscope up` on free ports and wait until it is ready."""
     port = free_ports()
     command = [
-        sys.executable,
-        "-m",
-        "meterscope.cli",
+        str(Path(sys.executable).with_name("meterscope")),
         "up",
         "--quiet",
         "--data-dir",
