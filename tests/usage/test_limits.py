@@ -1,0 +1,235 @@
+"""Limits: what a check answers, from where, and the signals that thresholds raise, once each."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import pytest
+import redis
+from eventually import eventually
+from usage_harness import Alerts, Client, event, timestamp, utc
+
+from meterscope.usage.v1 import event_service_pb2 as events_pb
+from meterscope.usage.v1 import limit_service_pb2 as pb
+from services.kit.embedded import EmbeddedValkey
+
+pytestmark = pytest.mark.usefixtures("meters", "worker")
+
+LIVE, DATABASE = pb.ANSWERED_FROM_LIVE, pb.ANSWERED_FROM_DATABASE
+
+
+@pytest.fixture
+def store(redis_url: str) -> redis.Redis:
+    return redis.Redis.from_url(redis_url, decode_responses=True)
+
+
+def test_a_check_answers_from_the_live_counters(client: Client) -> None:
+    customer = client.put_customer(limits={"requests": "4"})
+    client.ingest(*[event(customer) for _ in range(3)])
+
+    answer = client.until_used(customer, "requests", "3", answered_from=LIVE)
+
+    assert answer.allowed
+    assert (answer.limit.value, answer.remaining.value, answer.percentage) == ("4", "1", 75)
+    assert answer.kind == pb.LIMIT_KIND_HARD
+    # Without billing periods the calendar month counts.
+    today = datetime.now(UTC)
+    following = (today.replace(day=1) + timedelta(days=32)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    assert answer.reset_time == timestamp(following)
+    # One more is the last: 3 + 1 = 4, 3 + 2 = 5.
+    assert client.check(customer, "requests", "1").allowed
+    assert not client.check(customer, "requests", "2").allowed
+
+
+def test_a_soft_limit_refuses_nothing_and_a_limit_without_a_plan_is_a_default(client: Client) -> None:
+    soft = client.put_customer(limits={"requests": "1"}, kind=pb.LIMIT_KIND_SOFT)
+    default = client.put_customer(limits={"requests": "1"}, has_plan=False)
+
+    assert client.check(soft, "requests", "100").allowed
+    answer = client.check(default, "requests", "2")
+    assert (answer.allowed, answer.kind) == (False, pb.LIMIT_KIND_DEFAULT)
+
+
+def test_without_a_limit_everything_is_allowed(client: Client) -> None:
+    answer = client.check(client.put_customer(), "requests", "1000000")
+
+    assert answer.allowed
+    assert answer.kind == pb.LIMIT_KIND_NONE
+    assert not answer.HasField("limit")
+
+
+def test_the_counters_are_readable_hashes(client: Client, store: redis.Redis) -> None:
+    customer = client.put_customer()
+    client.ingest(*[event(customer, quantities={"bytes": "0.5"}) for _ in range(3)])
+    client.until_used(customer, "bytes", "1.5", answered_from=LIVE)
+
+    name = f"usage:{customer}:{datetime.now(UTC):%Y%m}"
+    assert store.hmget(name, "requests", "bytes") == ["3", "1.5"]
+
+
+def test_a_flushed_redis_is_filled_again_and_the_database_answers_meanwhile(client: Client, store: redis.Redis) -> None:
+    customer = client.put_customer()
+    client.ingest(event(customer))
+    client.until_used(customer, "requests", "1", answered_from=LIVE)
+
+    store.delete(*store.keys("usage:*"))
+
+    # Whoever answers, the answer is right.
+    assert client.check(customer, "requests").used.value == "1"
+    client.until_used(customer, "requests", "1", answered_from=LIVE)
+
+
+def test_without_redis_the_database_answers(client: Client, valkey: EmbeddedValkey) -> None:
+    customer = client.put_customer(limits={"requests": "1"})
+    valkey.kill()
+    try:
+        client.ingest(event(customer))
+        client.until_used(customer, "requests", "1", answered_from=DATABASE)
+        assert not client.check(customer, "requests").allowed
+    finally:
+        valkey.start()
+    client.until_used(customer, "requests", "1", answered_from=LIVE)
+
+
+def test_a_billing_period_counts_for_itself(client: Client) -> None:
+    now = datetime.now(UTC)
+    earlier, current = (
+        (now - timedelta(days=20), now - timedelta(days=3)),
+        (now - timedelta(days=3), now + timedelta(7)),
+    )
+    customer = client.put_customer(periods=[earlier, current], limits={"requests": "10"})
+    times = [now - timedelta(days=4), now - timedelta(days=2), now - timedelta(days=1)]
+    client.ingest(*[event(customer, time=time) for time in times])
+
+    answer = client.until_used(customer, "requests", "2", answered_from=LIVE)
+
+    assert answer.reset_time == timestamp(current[1])
+
+
+def test_a_period_that_begins_within_a_quarter_of_an_hour_splits_it(client: Client) -> None:
+    """Also when the events came before it was known: both halves are counted, each to its own."""
+    start = datetime.now(UTC).replace(minute=7, second=30, microsecond=0) - timedelta(days=1)
+    customer = client.put_customer()
+    client.ingest(*[event(customer, time=start + timedelta(seconds=seconds)) for seconds in (-60, -1, 0, 1, 60)])
+    month = client.total(customer, "requests")
+
+    client.put_customer(customer, revision=2, periods=[(start, start + timedelta(days=30))])
+
+    client.until_used(customer, "requests", "3", answered_from=LIVE)
+    assert client.total(customer, "requests") == month == 5
+    client.ingest(event(customer, time=start - timedelta(seconds=2)), event(customer, time=start))
+    client.until_used(customer, "requests", "4", answered_from=LIVE)
+    assert client.total(customer, "requests") == 7
+
+
+def test_an_older_revision_that_arrives_late_changes_nothing(client: Client) -> None:
+    customer = client.put_customer(revision=5, limits={"requests": "5"})
+    late = pb.PutEntitlementsRequest(customer_id=customer, revision=4, time_zone="UTC", request_id=uuid4().hex)
+
+    assert client.limits.PutEntitlements(late).revision == 5
+    assert client.check(customer, "requests").limit.value == "5"
+
+
+def test_a_changed_limit_is_known_within_a_second(client: Client) -> None:
+    customer = client.put_customer(limits={"requests": "5"})
+    assert client.check(customer, "requests").limit.value == "5"
+
+    client.put_customer(customer, revision=2, limits={"requests": "6"})
+
+    eventually(lambda: client.check(customer, "requests").limit.value == "6", seconds=2)
+
+
+def test_a_key_of_another_customer_is_refused(client: Client) -> None:
+    client.put_customer(keys=["taken"])
+    with pytest.raises(grpc.RpcError) as caught:
+        client.put_customer(keys=["taken"])
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_limits_are_listed_by_meter_in_pages(client: Client) -> None:
+    customer = client.put_customer(limits={"requests": "10", "bytes": "100"})
+    client.ingest(event(customer, quantities={"bytes": "25"}))
+    client.total(customer, "bytes")
+
+    first = client.limits.ListLimits(pb.ListLimitsRequest(customer_id=customer, page_size=1))
+    rest = client.limits.ListLimits(
+        pb.ListLimitsRequest(customer_id=customer, page_size=1, page_token=first.next_page_token)
+    )
+
+    assert [(each.meter, each.used.value, each.percentage) for each in (*first.limits, *rest.limits)] == [
+        ("bytes", "25", 25),
+        ("requests", "1", 10),
+    ]
+    assert not rest.next_page_token
+
+
+def test_a_batch_that_jumps_over_thresholds_raises_each_once_in_the_trace_that_crossed(
+    client: Client, alerts: Alerts
+) -> None:
+    customer = client.put_customer(limits={"requests": "10"})
+    trace = uuid4().hex
+    client.ingest(*[event(customer) for _ in range(7)])
+    client.total(customer, "requests")
+    client.events.IngestEvents(
+        events_pb.IngestEventsRequest(events=[event(customer) for _ in range(5)]),
+        metadata=(("traceparent", f"00-{trace}-00f067aa0ba902b7-01"),),
+    )
+
+    eventually(lambda: len(alerts.thresholds(customer)) >= 3)
+    client.ingest(*[event(customer) for _ in range(5)])
+    client.total(customer, "requests")
+
+    # 7 of 10 crossed nothing, 12 of 10 crosses 80, 95 and 100 % at once; 17 of 10 nothing more.
+    assert alerts.thresholds(customer) == [("requests", 80), ("requests", 95), ("requests", 100)]
+    assert alerts.trace_ids(customer) == {trace}
+
+
+def test_a_lowered_limit_raises_what_is_reached_by_then(client: Client, alerts: Alerts) -> None:
+    customer = client.put_customer(limits={"bytes": "1000"}, thresholds=[50, 100])
+    client.ingest(event(customer, quantities={"bytes": "120"}))
+    client.total(customer, "bytes")
+    assert alerts.thresholds(customer) == []
+
+    client.put_customer(customer, revision=2, limits={"bytes": "200"}, thresholds=[50, 100])
+
+    eventually(lambda: alerts.thresholds(customer) == [("bytes", 50)])
+
+
+def test_usage_of_a_closed_period_raises_its_signal_too(client: Client, alerts: Alerts) -> None:
+    period = (utc(2026, 5, 1), utc(2026, 6, 1))
+    customer = client.put_customer(periods=[period], limits={"requests": "2"}, thresholds=[100])
+    client.ingest(*[event(customer, time=utc(2026, 5, 3)) for _ in range(2)])
+
+    eventually(lambda: alerts.thresholds(customer) == [("requests", 100)])
+
+
+BAD_ENTITLEMENTS: dict[str, tuple[dict[str, Any], str]] = {
+    "no request id": ({"request_id": ""}, "request_id"),
+    "no revision": ({"revision": 0}, "revision"),
+    "no time zone": ({"time_zone": ""}, "time_zone"),
+    "an empty key": ({"customer_keys": [""]}, "customer_keys[0]"),
+    "a threshold of 0 %": (
+        {"limits": [pb.Limit(meter="m", limit={"value": "1"}, kind=pb.LIMIT_KIND_HARD, thresholds=[0])]},
+        "limits[0].thresholds",
+    ),
+    "a negative limit": ({"limits": [pb.Limit(meter="m", limit={"value": "-1"})]}, "limits[0].limit"),
+    "no kind": ({"limits": [pb.Limit(meter="m", limit={"value": "1"})]}, "limits[0].kind"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ENTITLEMENTS)
+def test_bad_entitlements_name_the_field(client: Client, case: str) -> None:
+    changed, field = BAD_ENTITLEMENTS[case]
+    fields: dict[str, Any] = {"customer_id": "cus_1", "revision": 1, "time_zone": "UTC", "request_id": uuid4().hex}
+    with pytest.raises(grpc.RpcError) as caught:
+        client.limits.PutEntitlements(pb.PutEntitlementsRequest(**(fields | changed)))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert field in str(caught.value.details())
+
+
+@pytest.mark.parametrize(("customer", "meter"), [("cus_x", "requests"), (None, "nothing")])
+def test_a_check_of_what_is_not_there(client: Client, customer: str | None, meter: str) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        client.check(customer or client.put_customer(), meter)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
