@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Final
 
 import httpx
@@ -157,7 +158,7 @@ class Story:
             )
         metering.check_import(chapter.report, chapter.traffic, list(chapter.ids))
         rate = f"{chapter.report.events_per_second:,.0f} events/s"
-        self._done("Access logs", f"{chapter.report.events:,} events acknowledged, {rate}")
+        self._done("Access logs", f"{chapter.report.events:,} events acknowledged, {rate}", chapter.report.seconds)
 
     def _replay(self, chapter: Chapter, backend: Backend) -> None:
         with self._step("Latecomers") as tell:
@@ -209,12 +210,13 @@ class Story:
     @contextmanager
     def _step(self, name: str) -> Iterator[Callable[[str], None]]:
         told: list[str] = []
+        started = perf_counter()
         with self._console.status(f"{name} …"):
             yield told.append
-        self._done(name, *told)
+        self._done(name, "".join(told), perf_counter() - started)
 
-    def _done(self, name: str, told: str = "") -> None:
-        self._console.print(f"[green]✓[/] [bold]{name:<14}[/] {told}", highlight=False)
+    def _done(self, name: str, told: str, seconds: float) -> None:
+        self._console.print(f"[green]✓[/] [bold]{name:<14}[/] {told} [dim]({seconds:.1f} s)[/]", highlight=False)
 
 
 def _choose(logs: list[Log], counted: Traffic, plan: Mapping[str, Any], limit_lines: int | None) -> State:

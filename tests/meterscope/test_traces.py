@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from meterscope import traces
+from meterscope.cli import main
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -77,3 +79,44 @@ def test_a_file_of_something_else_is_named_with_its_line(tmp_path: Path) -> None
     file.write_text(span(1, "a") + '{"name": "x"}\n')
     with pytest.raises(ValueError, match=r"traces\.jsonl:2 is no span"):
         list(traces.read(file))
+
+
+CALL = {"rpc.system.name": "grpc", "rpc.method": "a.b.Service/Do"}
+
+
+@pytest.fixture
+def plumbed(tmp_path: Path) -> Path:
+    file = tmp_path / "traces.jsonl"
+    file.write_text(
+        span(1, "a.b.Service/Do", service="client", kind="SpanKind.CLIENT", attributes=CALL)
+        + span(2, "a.b.Service/Do", parent=1, attributes=CALL)
+        + span(3, "INSERT", parent=2, kind="SpanKind.CLIENT", attributes={"db.system.name": "postgresql"})
+        + span(4, "send job", parent=2, kind="SpanKind.PRODUCER")
+        + span(5, "process job", parent=4, service="usage-worker", kind="SpanKind.CONSUMER")
+        + span(6, "a.b.Service/Tell", parent=5, service="usage-worker", kind="SpanKind.CLIENT", attributes=CALL)
+        + span(7, "a.b.Service/Tell", parent=6, service="alerts", attributes=CALL)
+    )
+    return file
+
+
+def test_a_tree_leaves_out_what_its_neighbours_tell(plumbed: Path) -> None:
+    names = [line.lstrip("│├└─ ").partition("  ")[0] for line in drawn(plumbed).splitlines()[1:]]
+    assert names == ["client Service/Do", "usage Service/Do", "usage-worker process job", "alerts Service/Tell"]
+
+
+def test_the_command_draws_a_trace_by_the_beginning_of_its_id(plumbed: Path) -> None:
+    result = CliRunner().invoke(main, ["trace", TRACE[:6], "--file", str(plumbed)])
+    assert result.exit_code == 0
+    assert TRACE in result.stdout
+    assert "INSERT" not in result.stdout
+
+
+def test_the_command_draws_every_span_on_request(plumbed: Path) -> None:
+    result = CliRunner().invoke(main, ["trace", TRACE, "--all", "--file", str(plumbed)])
+    assert [word in result.stdout for word in ("INSERT", "send job", "usage-worker Service/Tell")] == [True] * 3
+
+
+def test_a_trace_that_is_not_there_is_an_error(plumbed: Path) -> None:
+    result = CliRunner().invoke(main, ["trace", "ffff", "--file", str(plumbed)])
+    assert result.exit_code == 1
+    assert "begins with ffff" in result.stderr
