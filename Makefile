@@ -21,7 +21,7 @@ demo: setup ## Run the main job on real access logs; KEEP=1 leaves it running.
 	@$(BIN)/meterscope demo $(if $(KEEP),--keep) $(DEMO_ARGS)
 
 test: setup ## Run the tests against real PostgreSQL, Valkey, gRPC servers and workers.
-	@$(BIN)/python -m pytest -m 'not chaos' $(TEST_ARGS)
+	@$(BIN)/python -m pytest $(TEST_ARGS)
 
 chaos: setup ## Kill every kind of process during ingest and count what is left (minutes).
 	@$(BIN)/python -m pytest -m chaos --timeout 900 $(TEST_ARGS)
