@@ -81,12 +81,7 @@ def run(data_dir: Path, port: int, environment: Mapping[str, str], *, grace_seco
 
         stack = Stack(folder, grace_seconds=kill_after, report=report, on_change=write_run)
         with Reservations(own) as held, stack:
-            stack.add(programs.engines(folder.path, own, held, given, environment))
-            # The rest starts while the databases are being made; it waits for them by itself.
-            if not stack.wait(lambda: given.are_known(folder.path), seconds=_START_SECONDS):
-                return
-            stack.add(programs.services(folder.path, own, given.urls(folder.path, own), environment))
-            if not stack.wait(lambda: stack.is_healthy, seconds=_START_SECONDS):
+            if not _start(stack, folder.path, own, held, given, environment):
                 return
             try:
                 write_run()
@@ -95,6 +90,30 @@ def run(data_dir: Path, port: int, environment: Mapping[str, str], *, grace_seco
                 report("stopping")
             finally:
                 folder.remove(NAME)
+
+
+def _start(
+    stack: Stack,
+    folder: Path,
+    own: Mapping[str, int],
+    held: Reservations,
+    given: Given,
+    environment: Mapping[str, str],
+) -> bool:
+    """Start everything and wait until it is healthy; False if asked to stop meanwhile.
+
+    Making the databases and importing the services are both work for the processor: the servers, which wait for the
+    databases by themselves, are imported meanwhile; the others would only take its time and come after.
+    """
+    stack.add(programs.engines(folder, own, held, given, environment))
+    if not stack.wait(lambda: given.are_known(folder), seconds=_START_SECONDS):
+        return False
+    services = programs.Services(folder, own, given.urls(folder, own), environment)
+    stack.add(services.servers())
+    if not stack.wait(lambda: stack.unhealthy.isdisjoint(given.embedded), seconds=_START_SECONDS):
+        return False
+    stack.add([*services.workers(), services.gateway()])
+    return stack.wait(lambda: not stack.unhealthy, seconds=_START_SECONDS)
 
 
 def _announce(run: Run, folder: Path, *, quiet: bool) -> None:

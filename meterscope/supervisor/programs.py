@@ -53,29 +53,46 @@ def engines(
     ]
 
 
-def services(
-    folder: Path, ports: Mapping[str, int], urls: Mapping[str, str], environment: Mapping[str, str]
-) -> list[Program]:
-    """Return the workers, the servers and the gateway.
+class Services:
+    """The servers, the workers and the gateway: Python programs, each with a second or so of imports."""
 
-    Args:
-        folder: the data folder, absolute.
-        ports: by name.
-        urls: the variables that name PostgreSQL and Redis.
-        environment: the caller's; it is passed on.
-    """
-    own = {**environment, **urls, **addresses(ports), MARK: str(folder), "METERSCOPE_DATA_DIR": str(folder)}
+    def __init__(
+        self, folder: Path, ports: Mapping[str, int], urls: Mapping[str, str], environment: Mapping[str, str]
+    ) -> None:
+        """Prepare.
 
-    def program(name: str, rank: int, probe: Callable[[str], bool], *module: str) -> Program:
-        address = f"{HOST}:{ports[name]}"
+        Args:
+            folder: the data folder, absolute.
+            ports: by name.
+            urls: the variables that name PostgreSQL and Redis.
+            environment: the caller's; it is passed on.
+        """
+        own = {MARK: str(folder), "METERSCOPE_DATA_DIR": str(folder)}
+        self._environment = {**environment, **urls, **addresses(ports), **own}
+        self._ports = ports
+
+    def servers(self) -> list[Program]:
+        """Return the gRPC servers. They migrate their databases before they serve."""
+        return [
+            self._program(name, _SERVER, probes.grpc_serves, f"services.{name}", "serve", "--migrate")
+            for name in SERVICES
+        ]
+
+    def workers(self) -> list[Program]:
+        """Return the workers."""
+        return [
+            self._program(f"{name}-worker", _WORKER, probes.grpc_serves, f"services.{name}", "work")
+            for name in SERVICES
+        ]
+
+    def gateway(self) -> Program:
+        """Return the gateway."""
+        return self._program("gateway", _GATEWAY, probes.http_ready, "gateway")
+
+    def _program(self, name: str, rank: int, probe: Callable[[str], bool], *module: str) -> Program:
+        address = f"{HOST}:{self._ports[name]}"
         arguments = ("-m", "services.kit.supervised", str(os.getpid()), *module)
-        return Program(name, rank, arguments, address, own, partial(probe, address))
-
-    return [
-        *(program(f"{name}-worker", _WORKER, probes.grpc_serves, f"services.{name}", "work") for name in SERVICES),
-        *(program(name, _SERVER, probes.grpc_serves, f"services.{name}", "serve", "--migrate") for name in SERVICES),
-        program("gateway", _GATEWAY, probes.http_ready, "gateway"),
-    ]
+        return Program(name, rank, arguments, address, self._environment, partial(probe, address))
 
 
 def addresses(ports: Mapping[str, int]) -> dict[str, str]:

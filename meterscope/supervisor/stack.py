@@ -68,9 +68,9 @@ class Stack:
         self._children.extend(Child(program, Log(self._folder.log_file(program.name))) for program in programs)
 
     @property
-    def is_healthy(self) -> bool:
-        """Whether every child can do its work."""
-        return all(child.is_healthy for child in self._children)
+    def unhealthy(self) -> set[str]:
+        """The names of the children that cannot do their work, or have not been asked yet."""
+        return {child.program.name for child in self._children if not child.is_healthy}
 
     def wait(self, until: Callable[[], bool], *, seconds: float) -> bool:
         """Start what has been added, and wait for a condition. False if asked to stop meanwhile.

@@ -56,7 +56,7 @@ class Scene:
 
     def start(self, stack: Stack, *programs: Program, seconds: float = 10) -> bool:
         stack.add(programs)
-        return stack.wait(lambda: stack.is_healthy, seconds=seconds)
+        return stack.wait(lambda: not stack.unhealthy, seconds=seconds)
 
     def lines(self) -> list[str]:
         return self.events.read_text().splitlines()

@@ -40,7 +40,6 @@ timezone = 'UTC'
 log_timezone = 'UTC'
 log_line_prefix = '%m [%p] %q%u@%d '
 log_checkpoints = off
-include_if_exists = 'local.conf'
 """
 _ACCESS: Final = "host all all 127.0.0.1/32 scram-sha-256\n"
 
@@ -63,7 +62,10 @@ def prepare(folder: Path, port: int, *, durable: bool = True) -> list[str]:
     else:
         _create(folder, data)
     switch = "on" if durable else "off"
-    (data / "postgresql.conf").write_text(_CONFIGURATION.format(port=port, durable=switch), encoding="utf-8")
+    text = _CONFIGURATION.format(port=port, durable=switch)
+    if (data / "local.conf").exists():
+        text += "include 'local.conf'\n"
+    (data / "postgresql.conf").write_text(text, encoding="utf-8")
     (data / "pg_hba.conf").write_text(_ACCESS, encoding="utf-8")
     return [str(postgres_program("postgres")), "-D", str(data)]
 
