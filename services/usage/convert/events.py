@@ -122,7 +122,8 @@ def _attributes(message: pb.Event) -> bytes:
         return b""
     # Twice as fast as dict(found).
     attributes = {name: found[name] for name in found}
-    encoded = orjson.dumps(attributes, option=orjson.OPT_SORT_KEYS)
+    # Copied, because orjson's result is a shrunken buffer of 1 KiB: to keep a thousand of those costs malloc 2 µs each.
+    encoded = b"%b" % orjson.dumps(attributes, option=orjson.OPT_SORT_KEYS)
     if len(attributes) > MAX_ATTRIBUTES or b"\\u0000" in encoded:
         check_attributes(attributes)
     return encoded
