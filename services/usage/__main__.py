@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import grpc
+from opentelemetry import metrics
 
 from meterscope.usage.v1 import (
     event_service_pb2,
@@ -75,6 +76,7 @@ def now() -> datetime:
 
 def build_server(settings: Settings) -> Server:
     """Wire the gRPC server."""
+    meter = metrics.get_meter("services.usage")
     database = Database(
         settings.database_url,
         schema=settings.database_schema,
@@ -83,13 +85,13 @@ def build_server(settings: Settings) -> Server:
     )
     catalogue, notifier = Catalogue(database, now), Notifier(database)
     positions = Positions(database, notifier)
-    counters = Counters(settings.redis_url, RedisMetrics(), timeout=settings.counter_timeout)
+    counters = Counters(settings.redis_url, RedisMetrics(meter), timeout=settings.counter_timeout)
     ingest = Ingest(database, catalogue, notifier, clock=now, writers=settings.ingest_writers)
     quarantine = Quarantine(database, catalogue, notifier, now)
-    events = EventServicer(ingest, Events(database), quarantine, IngestMetrics(), now)
+    events = EventServicer(ingest, Events(database), quarantine, IngestMetrics(meter), now)
     meters = MeterServicer(Meters(database, now))
     usage = UsageServicer(Queries(database, catalogue, positions, now), Seals(database, positions))
-    limits = Limits(database, catalogue, counters, LimitMetrics())
+    limits = Limits(database, catalogue, counters, LimitMetrics(meter))
     limit = LimitServicer(limits, EntitlementBook(database, notifier, now))
     background = Background([catalogue, notifier, positions])
 
@@ -123,6 +125,7 @@ def build_worker(settings: Settings, *, lease: timedelta = LEASE) -> Worker:
         settings: of the process.
         lease: how long a job of a killed worker waits for another one.
     """
+    meter = metrics.get_meter("services.usage")
     database = Database(
         settings.database_url,
         schema=settings.database_schema,
@@ -131,11 +134,11 @@ def build_worker(settings: Settings, *, lease: timedelta = LEASE) -> Worker:
         pool_size=settings.kit.worker_threads + _LOOPS_CONNECTIONS,
     )
     catalogue, notifier = Catalogue(database, now), Notifier(database)
-    counters = Counters(settings.redis_url, RedisMetrics(), timeout=_PUBLISH_TIMEOUT)
+    counters = Counters(settings.redis_url, RedisMetrics(meter), timeout=_PUBLISH_TIMEOUT)
     state = RollupState()
-    metrics = RollupMetrics(state, most_customers=settings.metrics_max_customers)
-    turns = Rollup(database, Signals(Outbox(database)), Publisher(database, counters), metrics)
-    loop = RollupLoop(database, turns, metrics, state, most_shares=settings.metrics_max_customers)
+    rollup_metrics = RollupMetrics(meter, state, most_customers=settings.metrics_max_customers)
+    turns = Rollup(database, Signals(Outbox(database)), Publisher(database, counters), rollup_metrics)
+    loop = RollupLoop(database, turns, rollup_metrics, state, most_shares=settings.metrics_max_customers)
     jobs = Jobs()
     workers.register(
         jobs,

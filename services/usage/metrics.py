@@ -4,8 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from opentelemetry import metrics
-from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from services.usage.domain.verdict import Outcome
 
@@ -22,9 +21,8 @@ _ROLLUP: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 class IngestMetrics:
     """What comes in."""
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter) -> None:
         """Declare the instruments; each outcome starts at 0, so that `rate` sees the first."""
-        meter = metrics.get_meter("services.usage")
         self._events = meter.create_counter("billing.events.ingested", description="Events by what became of them")
         self._duration = meter.create_histogram(
             "billing.event.ingestion.duration",
@@ -46,9 +44,9 @@ class IngestMetrics:
 class RedisMetrics:
     """What Redis takes."""
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter) -> None:
         """Declare the instrument."""
-        self._duration = metrics.get_meter("services.usage").create_histogram(
+        self._duration = meter.create_histogram(
             "billing.redis.operation.duration",
             unit="s",
             description="Duration of commands to Redis",
@@ -63,9 +61,8 @@ class RedisMetrics:
 class LimitMetrics:
     """What limits refuse."""
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter) -> None:
         """Declare the instruments; each source starts at 0."""
-        meter = metrics.get_meter("services.usage")
         self._exceeded = meter.create_counter(
             "billing.limit.exceeded", description="Limit checks that were refused, or went over a soft limit"
         )
@@ -115,17 +112,17 @@ class RollupState:
 class RollupMetrics:
     """What the rollup does."""
 
-    def __init__(self, state: RollupState, *, most_customers: int) -> None:
+    def __init__(self, meter: Meter, state: RollupState, *, most_customers: int) -> None:
         """Declare the instruments.
 
         Args:
+            meter: where.
             state: read at each export.
             most_customers: customers with a label of their own; the others are counted as `other`.
         """
         self._state = state
         self._most = most_customers
         self._customers: set[str] = set()
-        meter = metrics.get_meter("services.usage")
         self._increment = meter.create_counter("billing.usage.increment", description="Usage added to the totals")
         self._errors = meter.create_counter(
             "billing.usage.increment.errors", description="Turns of the rollup that failed and were repeated"

@@ -106,8 +106,9 @@ edges: Final = sa.Table(
     sa.Column("customer", sa.BigInteger, primary_key=True),
     sa.Column("quarter", _TIME, primary_key=True),
     sa.Column("time", _TIME, primary_key=True),
-    sa.Column("tx", Xid8, nullable=False, index=True),
+    sa.Column("tx", Xid8, nullable=False),
     sa.Column("generation", sa.Integer, nullable=False),
+    sa.Index("edges_tx", "tx"),
 )
 
 # What changed of a customer: the rollup judges its limits anew, and sets its period totals from `recount_from` on.
@@ -116,11 +117,12 @@ changes: Final = sa.Table(
     metadata,
     sa.Column("customer", sa.BigInteger, primary_key=True),
     sa.Column("generation", sa.Integer, primary_key=True),
-    sa.Column("tx", Xid8, primary_key=True, index=True),
+    sa.Column("tx", Xid8, primary_key=True),
     sa.Column("recount_from", _TIME),
     # The W3C trace context of who changed it: signals of the change continue it.
     sa.Column("context", JSONB, nullable=False),
     sa.Column("created_at", _TIME, nullable=False, server_default=sa.text("now()")),
+    sa.Index("changes_tx", "tx"),
 )
 
 meters: Final = sa.Table(

@@ -6,6 +6,7 @@ from decimal import Decimal
 from uuid import uuid4
 
 import pytest
+from opentelemetry.metrics import get_meter
 from usage_harness import utc
 
 from services.usage.counters import Counter, Counters, Reading
@@ -16,7 +17,7 @@ PERIOD, AS_OF = utc(2026, 11, 1), utc(2026, 11, 5)
 
 @pytest.fixture
 def counters(redis_url: str) -> Iterator[Counters]:
-    counters = Counters(redis_url, RedisMetrics(), timeout=timedelta(seconds=2))
+    counters = Counters(redis_url, RedisMetrics(get_meter("tests")), timeout=timedelta(seconds=2))
     yield counters
     counters.close()
 
@@ -57,5 +58,5 @@ def test_counters_that_are_not_complete_answer_nothing(counters: Counters) -> No
 
 
 def test_redis_that_is_not_there_answers_nothing() -> None:
-    counters = Counters("redis://127.0.0.1:1/0", RedisMetrics(), timeout=timedelta(milliseconds=50))
+    counters = Counters("redis://127.0.0.1:1/0", RedisMetrics(get_meter("tests")), timeout=timedelta(milliseconds=50))
     assert counters.read("c", "202611", "requests", PERIOD) is None

@@ -1,0 +1,90 @@
+"""The instruments say what the telemetry catalogue says they do."""
+
+import pytest
+from opentelemetry.metrics import Meter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric, NumberDataPoint
+
+from services.usage.domain.verdict import Outcome
+from services.usage.metrics import Holder, IngestMetrics, LimitMetrics, RollupMetrics, RollupState, Share
+
+
+@pytest.fixture
+def reader() -> InMemoryMetricReader:
+    return InMemoryMetricReader()
+
+
+@pytest.fixture
+def meter(reader: InMemoryMetricReader) -> Meter:
+    return MeterProvider([reader]).get_meter("services.usage")
+
+
+def read(reader: InMemoryMetricReader) -> dict[str, Metric]:
+    data = reader.get_metrics_data()
+    return {
+        metric.name: metric
+        for resource in (data.resource_metrics if data else ())
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
+
+
+def values(metric: Metric) -> dict[tuple[object, ...], float]:
+    points = [point for point in metric.data.data_points if isinstance(point, NumberDataPoint)]
+    return {tuple((point.attributes or {}).values()): point.value for point in points}
+
+
+def test_outcomes_start_at_zero_and_are_counted(meter: Meter, reader: InMemoryMetricReader) -> None:
+    metrics = IngestMetrics(meter)
+    assert values(read(reader)["billing.events.ingested"]) == {(outcome.name.lower(), "grpc"): 0 for outcome in Outcome}
+
+    metrics.took([(Outcome.ACCEPTED, 998), (Outcome.REJECTED, 2)], 0.02)
+
+    counted = values(read(reader)["billing.events.ingested"])
+    assert (counted["accepted", "grpc"], counted["rejected", "grpc"]) == (998, 2)
+
+
+def test_a_histogram_of_ingestion_has_the_bound_of_its_alert(meter: Meter, reader: InMemoryMetricReader) -> None:
+    IngestMetrics(meter).took([], 0.5)
+
+    (point,) = read(reader)["billing.event.ingestion.duration"].data.data_points
+    assert 1 in point.explicit_bounds  # type: ignore[union-attr]
+
+
+def test_customers_beyond_the_most_are_counted_together(meter: Meter, reader: InMemoryMetricReader) -> None:
+    metrics = RollupMetrics(meter, RollupState(), most_customers=2)
+    for customer in ("cus_1", "cus_2", "cus_3", "cus_4", "cus_1"):
+        metrics.added(customer, "requests", 10)
+
+    assert values(read(reader)["billing.usage.increment"]) == {
+        ("cus_1", "requests"): 20,
+        ("cus_2", "requests"): 10,
+        ("other", "requests"): 20,
+    }
+
+
+def test_state_is_reported_by_the_process_that_rolls_up_alone(meter: Meter, reader: InMemoryMetricReader) -> None:
+    state = RollupState()
+    RollupMetrics(meter, state, most_customers=2)
+    assert "billing.usage.percentage" not in read(reader)
+
+    state.shares = [Share("cus_1", "requests", 87.5)]
+    state.holders = [Holder("billing", "reports", 9.0)]
+    state.lag = 0.25
+    found = read(reader)
+
+    assert values(found["billing.usage.percentage"]) == {("cus_1", "requests"): 87.5}
+    # No unit: Prometheus would append one to the name.
+    assert found["billing.usage.percentage"].unit == ""
+    assert values(found["billing.rollup.held_back"]) == {("billing", "reports"): 9.0}
+    assert values(found["billing.rollup.lag"]) == {(): 0.25}
+
+
+def test_limit_checks_are_counted_by_where_the_answer_came_from(meter: Meter, reader: InMemoryMetricReader) -> None:
+    metrics = LimitMetrics(meter)
+    metrics.answered("database")
+    metrics.exceeded("cus_1", "requests")
+    found = read(reader)
+
+    assert values(found["billing.limit.checks"]) == {("live",): 0, ("database",): 1}
+    assert values(found["billing.limit.exceeded"]) == {("cus_1", "requests"): 1}
