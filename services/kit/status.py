@@ -1,6 +1,6 @@
 """The one translation of errors to gRPC statuses, with the details of google.rpc (ErrorInfo, BadRequest, RetryInfo)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import grpc
@@ -15,9 +15,16 @@ from psycopg.errors import UntranslatableCharacter
 from sqlalchemy.exc import DBAPIError
 
 from services.kit.db import is_unavailable
-from services.kit.errors import ServiceError, Unavailable
+from services.kit.errors import FieldViolation, ServiceError, Unavailable
 
 DOMAIN: Final = "meterscope"
+
+# Clients refuse more than 8 KiB of trailers (grpcio's default), and all of this goes there: the message twice, once with
+# three bytes for each that is not ASCII, and the details in base64. What callers send is quoted in it at any length.
+_MAX_MESSAGE: Final = 800
+_MAX_VALUE: Final = 256
+_MAX_DESCRIPTION: Final = 400
+_MAX_VIOLATIONS: Final = 2_000
 
 
 def to_service_error(error: Exception) -> ServiceError | None:
@@ -67,15 +74,12 @@ def _parts(field: FieldDescriptor, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def to_status(error: ServiceError) -> grpc.Status:
-    """Return the status to abort a call with."""
+    """Return the status to abort a call with, cut to what trailers can carry."""
     code = grpc.StatusCode[error.status]
-    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)]
+    metadata = {name: _cut(value, _MAX_VALUE) for name, value in error.metadata.items()}
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
     if error.violations:
-        violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=violation.field, description=violation.description)
-            for violation in error.violations
-        ]
-        details.append(error_details_pb2.BadRequest(field_violations=violations))
+        details.append(_bad_request(error.violations))
     if isinstance(error, Unavailable):
         delay = Duration()
         delay.FromMilliseconds(int(error.retry_after * 1000))
@@ -84,5 +88,28 @@ def to_status(error: ServiceError) -> grpc.Status:
     for detail in details:
         packed.append(AnyMessage())
         packed[-1].Pack(detail)
-    status = status_pb2.Status(code=code.value[0], message=error.message, details=packed)
+    status = status_pb2.Status(code=code.value[0], message=_cut(error.message, _MAX_MESSAGE), details=packed)
     return rpc_status.to_status(status)
+
+
+def _bad_request(violations: Sequence[FieldViolation]) -> error_details_pb2.BadRequest:
+    """Return the first violations, as many as fit: there is always one."""
+    message = error_details_pb2.BadRequest()
+    for violation in violations:
+        message.field_violations.add(
+            field=_cut(violation.field, _MAX_VALUE), description=_cut(violation.description, _MAX_DESCRIPTION)
+        )
+        if message.ByteSize() > _MAX_VIOLATIONS:
+            break
+    return message
+
+
+def _cut(text: str, most: int) -> str:
+    """Return at most `most` bytes of UTF-8, of a longer text both ends: what to do about it stands behind what it quotes."""
+    data = text.encode()
+    if len(data) <= most:
+        return text
+    gap = " … "
+    room = most - len(gap.encode())
+    head, tail = data[: room - room // 2], data[-(room // 2) :]
+    return head.decode(errors="ignore") + gap + tail.decode(errors="ignore")

@@ -104,6 +104,23 @@ def test_a_service_error_arrives_as_a_status_with_reason_and_fields(events: Even
     assert [(v.field, v.description) for v in found["BadRequest"].field_violations] == [("x.y", "why")]
 
 
+def test_an_error_that_quotes_much_still_arrives(events: Events, stub: rpc.EventServiceStub) -> None:
+    def refuse() -> pb.Event:
+        # The dearest character: four bytes, percent-encoded to twelve in the message.
+        much = "\N{PILE OF POO}" * 100_000
+        violations = [FieldViolation(f"x[{index}]", f"is {much}; leave it out") for index in range(500)]
+        raise InvalidArgument(f"{much} is too much; leave it out", metadata={"a": much}, violations=violations)
+
+    events.act = refuse
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.GetEvent(pb.GetEventRequest())
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.value.details().endswith("is too much; leave it out")
+    first = details(refused.value)["BadRequest"].field_violations[0]
+    assert first.field == "x[0]"
+    assert first.description.endswith("; leave it out")
+
+
 def test_a_fault_of_ours_says_nothing_of_the_inside(events: Events, stub: rpc.EventServiceStub) -> None:
     def fail() -> pb.Event:
         raise ZeroDivisionError("the inside")
