@@ -73,6 +73,8 @@ class Database:
             pool_timeout=pool_timeout.total_seconds(),
             pool_use_lifo=True,
             connect_args=self._options,
+            # Errors are logged, traced and stored, and values may be secrets or personal.
+            hide_parameters=True,
         )
         self._pool_size = pool_size
         StatementTelemetry(self.engine, namespace=f"{self.engine.url.database}|{schema}")

@@ -166,6 +166,12 @@ def test_one_lost_connection_of_the_driver_renews_the_whole_pool(database: Datab
         assert conn.execute("SELECT 1").fetchone() == (1,)
 
 
+def test_an_error_says_no_values(database: Database) -> None:
+    with pytest.raises(sa.exc.ProgrammingError) as caught, database.transaction() as conn:
+        conn.execute(sa.text("INSERT INTO no_such_table VALUES (:token)"), {"token": "tok_of_a_card"})
+    assert "tok_of_a_card" not in str(caught.value)
+
+
 def test_a_wrong_statement_is_not_unavailable(database: Database) -> None:
     with database.transaction() as conn:
         conn.execute(sa.text("INSERT INTO notes VALUES ('once')"))
