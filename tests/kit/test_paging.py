@@ -26,6 +26,11 @@ def test_what_is_no_token_is_refused(token: str) -> None:
         decode_token(token, {})
 
 
+def test_a_key_that_the_database_cannot_look_for_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="page_token"):
+        decode_token(encode_token(["cus_\0"], {}), {})
+
+
 def test_a_token_belongs_to_its_filters() -> None:
     with pytest.raises(InvalidArgument, match="other filters"):
         decode_token(encode_token(["k"], {"type": "x"}), {"type": "y"})
