@@ -87,7 +87,7 @@ class Payments:
         self._payments = payment_service_pb2_grpc.PaymentServiceStub(channel)
 
     def collect(self, invoice: Invoice, request_id: str) -> str:
-        """Have an invoice's total collected; return the payment's id.
+        """Have what is due of an invoice collected; return the payment's id.
 
         Raises:
             PaymentMethodMissing: the customer has no payment method yet.
@@ -97,7 +97,7 @@ class Payments:
             payment=payment_service_pb2.Payment(
                 customer_id=invoice.customer_id,
                 invoice_id=invoice.id,
-                amount=money_to_proto(Money(invoice.total, invoice.currency)),
+                amount=money_to_proto(Money(invoice.amount_due, invoice.currency)),
             ),
             request_id=request_id,
         )
@@ -107,7 +107,8 @@ class Payments:
         except PeerRefused as refused:
             if refused.peer_reason == "NO_PAYMENT_METHOD":
                 raise PaymentMethodMissing(refused.message) from refused
-            if refused.peer_reason == "INVOICE_ALREADY_COLLECTED":
+            # Under this id another amount is collected: what was due before a part of it came in.
+            if refused.peer_reason in {"INVOICE_ALREADY_COLLECTED", "REQUEST_ID_REUSED"}:
                 raise InvoiceCollectedElsewhere(refused.message) from refused
             raise
 

@@ -114,6 +114,28 @@ def test_a_payment_says_what_it_pays_and_where_the_money_is(client: Client, fiel
     assert set(violations(refused.value)) == {field}
 
 
+@pytest.mark.parametrize("field", ["payment_id", "provider"])
+def test_a_name_that_no_account_can_have_is_refused(client: Client, invoice: pb.Invoice, field: str) -> None:
+    names = {"payment_id": "pay_1", "provider": "sandbox", field: "x" * 3_000}
+    request = pb.RecordPaymentRequest(invoice_id=invoice.id, amount=inr("1"), request_id=new_id("req"), **names)
+    with pytest.raises(grpc.RpcError) as refused:
+        client.invoices.RecordPayment(request)
+    assert violations(refused.value) == {field: "has 3000 bytes; 1 to 256 are allowed"}
+
+
+def test_what_was_paid_otherwise_is_not_collected_again(client: Client, peers: Peers) -> None:
+    customer = client.customer()
+    peers.payments.without_method.add(customer.id)
+    client.subscribe(customer, client.plan(), MAY)
+    client.bill(JUNE)
+    (invoice,) = client.invoices_of(customer)
+    client.pay(invoice, inr("99.50"), new_id("req"))
+    peers.payments.without_method.remove(customer.id)
+    (request,) = eventually(lambda: peers.payments.of(invoice.id))
+    # 499.00 less 99.50.
+    assert amount(request.payment.amount) == Decimal("399.5")
+
+
 def test_a_payment_of_an_unknown_invoice_is_not_found(client: Client) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         client.pay(pb.Invoice(id="inv_nowhere"), inr("1"), new_id("req"))

@@ -8,6 +8,7 @@ from opentelemetry import trace
 
 from meterscope.billing.v1 import invoice_service_pb2 as pb
 from services.billing.convert import invoice as convert
+from services.billing.domain.customer import refuse, text_violations
 from services.billing.domain.invoice import Invoice, InvoiceState, paid
 from services.billing.domain.ledger import payment_posting
 from services.billing.errors import InvoiceNotFound, SubscriptionNotFound
@@ -76,6 +77,9 @@ class Invoices:
         for field in ("request_id", "invoice_id", "payment_id", "provider"):
             if not getattr(request, field):
                 raise InvalidArgument.at(field, "is missing")
+        refuse(
+            [part for field in ("payment_id", "provider") for part in text_violations(field, getattr(request, field))]
+        )
         amount = money_from_proto(request.amount, "amount")
         trace.get_current_span().set_attribute(telemetry.KEEP, value=True)
         with self._database.transaction() as conn:
