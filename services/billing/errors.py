@@ -144,6 +144,18 @@ class EarlierPeriodOpen(FailedPrecondition):
         )
 
 
+class BillingBrokenOff(ServiceError):
+    """The process ended in the midst of the last attempt to bill a period."""
+
+    reason = "BILLING_BROKEN_OFF"
+
+    def __init__(self, attempts: int) -> None:
+        super().__init__(
+            f"the process ended in the midst of the last of {attempts} attempts; mend what ended it, then start a bill run "
+            "again: it takes the period up"
+        )
+
+
 class PaymentMethodMissing(FailedPrecondition):
     """Payments cannot collect from the customer."""
 

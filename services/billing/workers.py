@@ -47,7 +47,7 @@ def register(
     jobs.register(PUT_JOB, entitlements.send, max_attempts=_PATIENT)
     jobs.register(EXTEND_JOB, extend)
     jobs.register(PLAN_JOB, bill_runs.plan_on)
-    # The use case itself ends the job at `bill_attempts`; the one more is for a process that dies during the last.
+    # The use case itself ends the job at `bill_attempts`; the one more gives up where a process died during the last.
     jobs.register(BILL_JOB, periods.bill, max_attempts=bill_attempts + 1, backoff=(bill_retry, _LONGEST_RETRY_WAIT))
     jobs.register(COLLECT_JOB, collection.collect, max_attempts=_PATIENT)
     jobs.register(SIGNAL_JOB, signals.raise_signal, max_attempts=_PATIENT)

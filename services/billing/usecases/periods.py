@@ -20,7 +20,7 @@ from services.billing.domain.numbering import Seller
 from services.billing.domain.plan import Plan
 from services.billing.domain.seal import Seal
 from services.billing.domain.subscription import Subscription
-from services.billing.errors import CustomerNotFound, EarlierPeriodOpen, SubscriptionNotFound
+from services.billing.errors import BillingBrokenOff, CustomerNotFound, EarlierPeriodOpen, SubscriptionNotFound
 from services.billing.metrics import Instruments
 from services.billing.store import bill_runs, customers, invoices, ledger, plans, subscriptions
 from services.billing.usecases.followups import COLLECT_JOB
@@ -103,6 +103,9 @@ class Periods:
 
     def _bill(self, job: Job, work: _Work, started: float) -> None:
         trace.get_current_span().set_attribute(telemetry.KEEP, value=True)
+        if job.attempt > self._max_attempts:
+            # One attempt more could end the process once more, and the job were dead.
+            raise BillingBrokenOff(self._max_attempts)
         if work.item.period_number > work.subscription.period_number:
             raise EarlierPeriodOpen(work.subscription.id, work.subscription.current_period.end.isoformat())
         with self._tracer.start_as_current_span("seal"):
