@@ -161,7 +161,8 @@ def payment_failed_signal(payment: Payment) -> alerts.RaiseSignalRequest:
         f"{attempt.failure_reason}. {outlook}",
         action_required=given_up,
         customer_id=payment.customer_id,
-        fingerprint=f"payment_failed:{payment.id}",
+        # The end is an alert of its own: joined to the first failure's, nobody would be told that they have to act.
+        fingerprint=f"payment_failed:{payment.id}" + (":given_up" if given_up else ""),
         labels={"provider": payment.provider, "reason": attempt.failure_reason},
         starts_at=_timestamp(attempt.end_time),
         service="payments",

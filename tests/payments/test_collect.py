@@ -72,6 +72,11 @@ def test_a_payment_that_never_succeeds_is_given_up(client: Client, peers: Peers,
         alerts_pb.SEVERITY_ERROR,
     ]
     assert len({signal.request_id for signal in signals}) == 3
+    # Signals of one fingerprint join one alert, and only the first notifies: people must hear of the end.
+    assert {(signal.fingerprint, signal.action_required) for signal in signals} == {
+        (f"payment_failed:{failed.id}", False),
+        (f"payment_failed:{failed.id}:given_up", True),
+    }
     assert peers.billing.of(failed.id) == []
 
 
