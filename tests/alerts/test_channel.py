@@ -103,6 +103,8 @@ def test_the_same_request_gets_the_same_channel_and_secret(server: AlertsService
         "https://hooks.example.com:99999/",
         "https://hooks.example.com:0/",
         "https://[::1/",
+        "https://hooks..example.com/",
+        f"https://{'l' * 64}.example.com/",
         "https://hooks.example.com/a b",
         "https://hooks.example.com/\n",
         "https://hööks.example.com/",

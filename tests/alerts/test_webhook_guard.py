@@ -144,6 +144,23 @@ def test_what_a_receiver_says_is_not_shown(receiver: Receiver) -> None:
     assert send(receiver.url("/talks"), AddressGuard(allow_private=True)).result == "HTTP 500"
 
 
+def test_what_another_server_says_is_not_shown() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2 build-host\r\n\r\n")
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        outcome = send(url, AddressGuard(allow_private=True))
+        thread.join()
+    assert outcome.verdict is Verdict.FAILED
+    assert "SSH" not in outcome.result
+
+
 @pytest.mark.parametrize(
     ("sent", "wait"), [("7", timedelta(seconds=7)), ("-7", None), ("soon", None), ("9" * 30, None), ("", None)]
 )

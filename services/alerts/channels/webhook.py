@@ -77,7 +77,10 @@ class WebhookChannel:
             return Outcome(Verdict.REFUSED, f"refused: {error}")
         except httpcore.TimeoutException:
             return Outcome(Verdict.FAILED, f"no answer within {self._timeout.total_seconds():g} s")
-        except _FAULTS as error:
+        except httpcore.ProtocolError:
+            # Its text quotes what the host said.
+            return Outcome(Verdict.FAILED, "no answer: the host does not speak HTTP, or broke off")
+        except httpcore.NetworkError as error:
             return Outcome(Verdict.FAILED, f"no answer: {error}")
 
     def _post(self, message: Message, headers: Mapping[bytes | str, bytes | str], body: bytes) -> Outcome:

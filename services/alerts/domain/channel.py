@@ -91,6 +91,8 @@ def split_webhook_url(url: str, *, allow_private: bool) -> SplitResult:
     if parts.scheme not in schemes:
         hint = "" if allow_private else "; METERSCOPE_ALLOW_PRIVATE_WEBHOOKS=true allows http"
         raise _bad_url(f"starts with {parts.scheme[:16] + ':'!r}; send an https:// URL{hint}")
+    if host and not _is_encodable(host):
+        raise _bad_url("names a host with a part that is empty or longer than 63 characters")
     if not host or port == 0:
         raise _bad_url("names no host to send to; send a URL such as https://hooks.example.com/alerts")
     if parts.username is not None or parts.password is not None:
@@ -103,6 +105,15 @@ def split_webhook_url(url: str, *, allow_private: bool) -> SplitResult:
 def new_secret() -> str:
     """Make a signing secret: `whsec_` and base64 of 32 random bytes."""
     return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+
+
+def _is_encodable(host: str) -> bool:
+    """Say whether the resolver takes the name (RFC 1035, 2.3.4): it encodes every name, and fails on others."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _check_secret(secret: str) -> None:
