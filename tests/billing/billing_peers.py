@@ -18,7 +18,7 @@ from meterscope.usage.v1 import (
     usage_service_pb2,
     usage_service_pb2_grpc,
 )
-from services.kit.errors import FailedPrecondition
+from services.kit.errors import FailedPrecondition, ServiceError
 from services.kit.status import to_status
 
 
@@ -104,7 +104,7 @@ class Payments(payment_service_pb2_grpc.PaymentServiceServicer):
     asked: list[payment_service_pb2.CreatePaymentRequest] = field(default_factory=list)
     refused: list[payment_service_pb2.CreatePaymentRequest] = field(default_factory=list)
     without_method: set[str] = field(default_factory=set)
-    collected_elsewhere: set[str] = field(default_factory=set)
+    collected_elsewhere: dict[str, ServiceError] = field(default_factory=dict)
 
     def CreatePayment(
         self, request: payment_service_pb2.CreatePaymentRequest, context: grpc.ServicerContext
@@ -113,9 +113,8 @@ class Payments(payment_service_pb2_grpc.PaymentServiceServicer):
             refusal = FailedPrecondition("the customer has no payment method", reason="NO_PAYMENT_METHOD")
             context.abort_with_status(to_status(refusal))
         if request.payment.customer_id in self.collected_elsewhere:
-            refusal = FailedPrecondition("has a payment", reason="INVOICE_ALREADY_COLLECTED")
             self.refused.append(request)
-            context.abort_with_status(to_status(refusal))
+            context.abort_with_status(to_status(self.collected_elsewhere[request.payment.customer_id]))
         self.asked.append(request)
         return payment_service_pb2.Payment(id=f"pay_of_{request.payment.invoice_id}")
 

@@ -13,6 +13,7 @@ from meterscope.billing.v1 import bill_run_service_pb2 as pb
 from meterscope.billing.v1 import invoice_service_pb2, subscription_service_pb2
 from services.billing.usecases.bill_runs import BillRuns
 from services.kit.db import Database
+from services.kit.errors import AlreadyExists, FailedPrecondition, ServiceError
 from services.kit.outbox import Outbox
 from services.kit.tables import outbox
 
@@ -81,11 +82,19 @@ def test_an_invoice_waits_for_a_payment_method_and_says_so(client: Client, peers
     assert len(eventually(lambda: peers.payments.of(invoice.id))) == 1
 
 
-def test_an_invoice_that_somebody_else_collects_is_left_to_them(
-    client: Client, peers: Peers, database: Database
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        FailedPrecondition("has a payment", reason="INVOICE_ALREADY_COLLECTED"),
+        # What was due when it was asked first, before a part was paid otherwise.
+        AlreadyExists("was used for another amount", reason="REQUEST_ID_REUSED"),
+    ],
+)
+def test_an_invoice_that_is_collected_already_is_left_alone(
+    client: Client, peers: Peers, database: Database, refusal: ServiceError
 ) -> None:
     customer = client.customer()
-    peers.payments.collected_elsewhere.add(customer.id)
+    peers.payments.collected_elsewhere[customer.id] = refusal
     client.subscribe(customer, client.plan(), MAY)
     client.bill(JUNE)
     (invoice,) = client.invoices_of(customer)
@@ -99,7 +108,7 @@ def test_an_invoice_that_somebody_else_collects_is_left_to_them(
 
     until(collected, lambda invoices: invoice.id in invoices)
     assert client.invoice(invoice.id).state == invoice_service_pb2.INVOICE_STATE_FINALIZED
-    assert len(peers.payments.refused) == 1
+    assert [request.payment.invoice_id for request in peers.payments.refused].count(invoice.id) == 1
 
 
 def test_a_second_run_over_the_same_periods_makes_nothing(client: Client) -> None:
