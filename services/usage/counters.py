@@ -4,8 +4,8 @@
 `requests@1761955200` that of the period which began at that second, with the rollup's place in front. A write with an
 older place changes nothing: a rollup that was paused cannot turn a counter back.
 
-`usage:epoch` is there while the counters are complete: it is written last when they are filled, and names the server
-run in which they were. Without it the database answers.
+`usage:epoch` says whether the counters are complete: the server run in which they were is written last when they are
+filled, and only if nothing emptied the server meanwhile. Without it the database answers.
 """
 
 import logging
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, cast
+from uuid import uuid4
 
 import redis
 
@@ -43,6 +44,16 @@ for i, key in ipairs(KEYS) do
     end
   end
 end
+"""
+
+# The mark of the filling that ends, and the server run.
+_COMPLETE: Final = """
+if redis.call('HGET', KEYS[1], 'filling') ~= ARGV[1] then
+  return 0
+end
+redis.call('HDEL', KEYS[1], 'filling')
+redis.call('HSET', KEYS[1], 'run', ARGV[2])
+return 1
 """
 
 _log = logging.getLogger(__name__)
@@ -87,6 +98,7 @@ class Counters:
             url, socket_timeout=seconds, socket_connect_timeout=seconds, decode_responses=True
         )
         self._publish = self._redis.register_script(_PUBLISH)
+        self._complete = self._redis.register_script(_COMPLETE)
         self._metrics = metrics
         self._away_until = 0.0
 
@@ -130,18 +142,31 @@ class Counters:
         with self._measured("hget"):
             return cast("str | None", self._redis.hget(_EPOCH, "run")) or ""
 
-    def begin_filling(self) -> None:
-        """Have the database answer until `write` is told that the counters are complete.
+    def begin_filling(self) -> str:
+        """Have the database answer until `end_filling`, and return the mark that it needs.
 
         Raises:
             CountersAway: Redis does not answer.
         """
-        with self._measured("del"):
-            self._redis.delete(_EPOCH)
+        mark = uuid4().hex
+        with self._measured("del"), self._redis.pipeline() as pipe:
+            pipe.delete(_EPOCH)
+            pipe.hset(_EPOCH, "filling", mark)
+            pipe.execute()
+        return mark
 
-    def write(
-        self, counters: Sequence[Counter], *, generation: int, last: int, as_of: datetime | None, complete_in: str = ""
-    ) -> None:
+    def end_filling(self, mark: str, run: str) -> None:
+        """Have the counters answer: they are complete in this run of the server.
+
+        Raises:
+            CountersAway: Redis does not answer, or was emptied, or filled by another process, since the mark was made.
+        """
+        with self._measured("hset"):
+            completed = self._complete([_EPOCH], [mark, run])
+        if not completed:
+            raise CountersAway("the counters were emptied while they were filled")
+
+    def write(self, counters: Sequence[Counter], *, generation: int, last: int, as_of: datetime | None) -> None:
         """Write counters as they are at a place of the rollup; repeated, late or out of order it does no harm.
 
         Args:
@@ -149,7 +174,6 @@ class Counters:
             generation: of the place.
             last: the place.
             as_of: every event acknowledged before it is counted; None if that is not known.
-            complete_in: the server run, if the counters are complete with these.
 
         Raises:
             CountersAway: Redis does not answer; some may be written.
@@ -162,11 +186,9 @@ class Counters:
                 arguments += [each.meter, _seconds(each.period_start), plain(each.value), _expiry(each.period_start)]
             with self._measured("hset"):
                 self._publish([_key(each.customer_id, each.month) for each in chunk], arguments)
-        epoch = [] if as_of is None else ["as_of", str(to_us(as_of))]
-        epoch += ["run", complete_in] if complete_in else []
-        if epoch:
+        if as_of is not None:
             with self._measured("hset"):
-                self._redis.hset(_EPOCH, items=epoch)
+                self._redis.hset(_EPOCH, "as_of", str(to_us(as_of)))
 
     @contextmanager
     def _measured(self, operation: str) -> Iterator[None]:

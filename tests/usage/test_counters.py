@@ -6,10 +6,11 @@ from decimal import Decimal
 from uuid import uuid4
 
 import pytest
+import redis
 from opentelemetry.metrics import get_meter
 from usage_harness import utc
 
-from services.usage.counters import Counter, Counters, Reading
+from services.usage.counters import Counter, Counters, CountersAway, Reading
 from services.usage.metrics import RedisMetrics
 
 PERIOD, AS_OF = utc(2026, 11, 1), utc(2026, 11, 5)
@@ -22,14 +23,26 @@ def counters(redis_url: str) -> Iterator[Counters]:
     counters.close()
 
 
-def write(counters: Counters, customer: str, value: str, *, generation: int = 1, last: int, run: str = "run") -> None:
+@pytest.fixture
+def store(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as store:
+        yield store
+
+
+def write(counters: Counters, customer: str, value: str, *, generation: int = 1, last: int) -> None:
     counter = Counter(customer, "202611", "requests", PERIOD, Decimal(value))
-    counters.write([counter], generation=generation, last=last, as_of=AS_OF, complete_in=run)
+    counters.write([counter], generation=generation, last=last, as_of=AS_OF)
+
+
+def fill(counters: Counters, customer: str, value: str, *, last: int) -> None:
+    mark = counters.begin_filling()
+    write(counters, customer, value, last=last)
+    counters.end_filling(mark, counters.server_run())
 
 
 def test_a_rollup_that_wakes_up_late_turns_no_counter_back(counters: Counters) -> None:
     customer = uuid4().hex
-    write(counters, customer, "20", last=1_000)
+    fill(counters, customer, "20", last=1_000)
     write(counters, customer, "9", last=999)
     assert counters.read(customer, "202611", "requests", PERIOD) == Reading(Decimal(20), AS_OF)
 
@@ -41,20 +54,32 @@ def test_a_rollup_that_wakes_up_late_turns_no_counter_back(counters: Counters) -
 
 def test_two_periods_that_begin_in_one_month_have_a_counter_each(counters: Counters) -> None:
     customer = uuid4().hex
-    write(counters, customer, "20", last=1)
+    fill(counters, customer, "20", last=1)
     assert counters.read(customer, "202611", "requests", PERIOD + timedelta(days=9)) == Reading(Decimal(0), AS_OF)
 
 
 def test_counters_that_are_not_complete_answer_nothing(counters: Counters) -> None:
     customer = uuid4().hex
-    write(counters, customer, "20", last=1)
+    fill(counters, customer, "20", last=1)
     counters.begin_filling()
     assert counters.read(customer, "202611", "requests", PERIOD) is None
-    write(counters, customer, "20", last=2, run="")
+    write(counters, customer, "21", last=2)
     assert counters.read(customer, "202611", "requests", PERIOD) is None
-    write(counters, customer, "20", last=3, run=counters.server_run())
-    assert counters.read(customer, "202611", "requests", PERIOD) == Reading(Decimal(20), AS_OF)
+    fill(counters, customer, "22", last=3)
+    assert counters.read(customer, "202611", "requests", PERIOD) == Reading(Decimal(22), AS_OF)
     assert counters.complete_in() == counters.server_run()
+
+
+def test_counters_that_are_emptied_while_they_are_filled_answer_nothing(counters: Counters, store: redis.Redis) -> None:
+    customer = uuid4().hex
+    mark = counters.begin_filling()
+    write(counters, customer, "20", last=1)
+    store.flushdb()
+    write(counters, uuid4().hex, "1", last=1)
+
+    with pytest.raises(CountersAway):
+        counters.end_filling(mark, counters.server_run())
+    assert counters.read(customer, "202611", "requests", PERIOD) is None
 
 
 def test_redis_that_is_not_there_answers_nothing() -> None:

@@ -61,6 +61,25 @@ def test_a_transaction_that_ends_late_is_counted_when_it_ends(client: Client, mi
     assert client.total(customer, "requests") == 2
 
 
+def test_periods_may_change_again_before_the_rollup_has_seen_the_first_change(
+    client: Client, migrated: Settings
+) -> None:
+    customer = client.put_customer()
+    march, february, may = utc(2026, 3, 1), utc(2026, 2, 10), utc(2026, 5, 1)
+    # Nothing is rolled up from here on until both changes are there; the second one stays ahead of the horizon.
+    with psycopg.connect(migrated.database_url) as first, psycopg.connect(migrated.database_url) as second:
+        first.execute("SELECT pg_current_xact_id()")
+        client.put_customer(customer, revision=2, periods=[(march, may)])
+        client.ingest(event(customer, time=utc(2026, 3, 5)))
+        second.execute("SELECT pg_current_xact_id()")
+        client.put_customer(customer, revision=3, periods=[(february, may)])
+        first.rollback()
+
+        eventually(lambda: client.total(customer, "requests") == 1)
+    client.ingest(event(customer, time=utc(2026, 3, 6)))
+    assert client.total(customer, "requests") == 2
+
+
 def test_a_transaction_of_ours_that_never_ends_is_ended(client: Client, migrated: Settings) -> None:
     customer = client.put_customer()
     with psycopg.connect(migrated.database_url, application_name="usage-server") as stuck:

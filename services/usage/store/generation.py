@@ -26,6 +26,8 @@ def rest(conn: sa.Connection) -> Turn | None:
 
     None if another process has raised the generation already.
     """
+    # All that was left may be much, and with no writer at work nobody waits for this transaction.
+    conn.execute(sa.text("SET LOCAL transaction_timeout = 0"))
     conn.execute(sa.text("LOCK TABLE generations IN EXCLUSIVE MODE"))
     if rollup.is_same_cluster(conn):
         return None
@@ -36,7 +38,12 @@ def rest(conn: sa.Connection) -> Turn | None:
 
 
 def raise_one(conn: sa.Connection) -> None:
-    """Begin the next generation: the rollup's place is before all of its transactions."""
+    """Begin the next generation: the rollup's place is before all of its transactions.
+
+    They see the new generation, so that their ids are above this transaction's. From 0 on, the first turn would look at
+    every event of the older generation whose id is below the new cluster's.
+    """
     conn.execute(_RAISE)
     newest = sa.select(sa.func.max(generations.c.number)).scalar_subquery()
-    conn.execute(sa.update(rollups).where(rollups.c.stripe == STRIPE).values(generation=newest, last=0))
+    values = {"generation": newest, "last": sa.func.pg_current_xact_id()}
+    conn.execute(sa.update(rollups).where(rollups.c.stripe == STRIPE).values(values))

@@ -61,6 +61,7 @@ _EMPTY_PERIODS: Final = sa.text(
     """  # noqa: S608
 )
 _OF_BUCKET: Final = PERIOD_START.format(customer="b.customer", zone="c.time_zone", instant="b.start_time")
+# Periods may be those of a later change already, whose own turn is still to come: then one that begins earlier is met.
 _FILL_PERIODS: Final = sa.text(
     f"""
     WITH {_CHANGED}, placed AS (
@@ -73,6 +74,9 @@ _FILL_PERIODS: Final = sa.text(
     SELECT customer, meter, period_start, seal, group_key, sum(count), sum(sum), CAST(:generation AS integer),
            {_TX.format("upto")}
     FROM placed GROUP BY 1, 2, 3, 4, 5
+    ON CONFLICT (customer, meter, period_start, seal, group_key)
+    DO UPDATE SET count = excluded.count, sum = excluded.sum,
+                  generation = excluded.generation, position = excluded.position
     """  # noqa: S608
 )
 _NOW: Final = PERIOD_START.format(customer="c.number", zone="c.time_zone", instant="now()")

@@ -15,8 +15,8 @@ from services.usage.store.customers import PERIOD_START
 from services.usage.store.places import STRIPE
 from services.usage.tables import rollups
 
-# A transaction holds at most some ten thousand events: with fewer transactions ahead, no slice is too large.
-_FEW_TRANSACTIONS: Final = 20
+# What one transaction may hold: with few enough of them ahead no slice is too large, and need not be counted.
+_EVENTS_A_TRANSACTION: Final = 10_000
 
 _TEMPORARY: Final = (
     """
@@ -226,7 +226,7 @@ def begin(conn: sa.Connection, most: int) -> Turn | None:
     if horizon <= last:
         return None
     whole = Turn(generation, last, horizon, as_of)
-    if horizon - last <= _FEW_TRANSACTIONS:
+    if (horizon - last) * _EVENTS_A_TRANSACTION <= most:
         return whole
     cut = conn.execute(_CUT, whole.parameters() | {"most": most}).scalar_one_or_none()
     return whole if cut is None else Turn(generation, last, max(cut, last + 1), None)

@@ -55,20 +55,17 @@ class Publisher:
     def _fill(self) -> None:
         """Write what Redis lacks: all that is current, or what moved above the place up to which it was written."""
         filled = self._is_filled()
-        if not filled:
-            self._counters.begin_filling()
+        mark = "" if filled else self._counters.begin_filling()
         with self._database.transaction() as conn:
             # The place first: totals that are newer than their place say are written again, older ones would stay.
             place = publishing.place(conn)
-            above = (place.published_generation, place.published) if filled else (0, 0)
+            # A restored database may be older than the counters: all of them are written again.
+            whole = not filled or place.published_generation != place.generation
+            above = (0, 0) if whole else (place.published_generation, place.published)
             moved = publishing.current_above(conn, *above)
-        self._counters.write(
-            _counters(moved),
-            generation=place.generation,
-            last=place.last,
-            as_of=place.as_of,
-            complete_in=self._run,
-        )
+        self._counters.write(_counters(moved), generation=place.generation, last=place.last, as_of=place.as_of)
+        if mark:
+            self._counters.end_filling(mark, self._run)
         self._in_step = True
 
     def _store(self, turn: Turn) -> None:

@@ -25,6 +25,7 @@ from services.usage.usecases.publish import Publisher
 from services.usage.usecases.signals import Signals
 
 _EVENTS_A_TURN: Final = 200_000
+_FEWEST_EVENTS_A_TURN: Final = 1_000
 _TICK_SECONDS: Final = 0.25
 # Without any work the place still moves: readers wait for it.
 _IDLE_SECONDS: Final = 1.0
@@ -55,21 +56,38 @@ class Rollup:
         self._signals = signals
         self._publisher = publisher
         self._metrics = metrics
-        self._events_a_turn = events_a_turn
+        self._events_a_turn = self._most = events_a_turn
 
     def turn(self) -> Turn | None:
         """Take in what has ended since the last turn, at most a slice; None if nothing has.
 
+        After a failure the next turn takes a quarter of it: what was too much for one transaction must not stay so.
+
         Raises:
             sqlalchemy.exc.DBAPIError: nothing was taken in, or all of it if the commit came through.
         """
+        try:
+            turn = self._turn()
+        except Exception:
+            # Whether the totals moved is not known: the counters are written from what is stored.
+            self.forget()
+            self._most = min(self._events_a_turn, max(self._most // 4, _FEWEST_EVENTS_A_TURN))
+            raise
+        self._most = min(self._most * 2, self._events_a_turn)
+        return turn
+
+    def forget(self) -> None:
+        """Begin anew with the live counters: others may have moved totals, or a turn's end is not known."""
+        self._publisher.forget()
+
+    def _turn(self) -> Turn | None:
         started = time.perf_counter()
         with self._database.transaction() as conn:
             same_cluster = rollup.is_same_cluster(conn)
         if not same_cluster:
             self._raise_generation()
         with self._database.transaction() as conn:
-            turn = rollup.begin(conn, self._events_a_turn)
+            turn = rollup.begin(conn, self._most)
             if turn is None:
                 return None
             age, moved = self._take(conn, turn)
@@ -96,7 +114,7 @@ class Rollup:
                 return
             self._take(conn, turn)
             generation.raise_one(conn)
-        self._publisher.forget()
+        self.forget()
         _log.warning("the database was restored into another cluster; a new generation begins")
 
     def _count(self, moved: Sequence[Moved]) -> None:
@@ -120,6 +138,7 @@ class RollupLoop:
         self._state = state
         self._most_shares = most_shares
         self._lease = Lease(database, "rollup", _LEASE)
+        self._token = 0
         self._renewed = 0.0
         self._advanced = 0.0
         self._watched = 0.0
@@ -129,6 +148,13 @@ class RollupLoop:
     def run(self, stop: threading.Event) -> None:
         """Roll up until stopped. PostgreSQL going away is waited out."""
         listener = Listener(self._database, channel(self._database))
+        try:
+            self._run(listener, stop)
+        finally:
+            listener.close()
+        self._give_up()
+
+    def _run(self, listener: Listener, stop: threading.Event) -> None:
         noticed = True
         while not stop.is_set():
             pause = _TICK_SECONDS
@@ -142,8 +168,6 @@ class RollupLoop:
                 self._metrics.failed("unavailable")
             stop.wait(self._rest)
             noticed = listener.wait(pause, stop)
-        listener.close()
-        self._give_up()
 
     def _round(self, *, noticed: bool) -> float:
         """Turn once if there is reason to; return how long to wait for a notice before the next round."""
@@ -173,6 +197,10 @@ class RollupLoop:
             self._renewed = now
             if not held:
                 self._report_nothing()
+            elif self._lease.token != self._token:
+                # Another process may have rolled up in between.
+                self._token = self._lease.token
+                self._turns.forget()
             return held
         return True
 
