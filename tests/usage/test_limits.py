@@ -228,6 +228,15 @@ def test_bad_entitlements_name_the_field(client: Client, case: str) -> None:
     assert field in str(caught.value.details())
 
 
+@pytest.mark.parametrize("zone", ["localtime", "posix/Europe/Berlin", "right/UTC", "Nowhere/Land"])
+def test_a_time_zone_that_the_database_does_not_know_is_refused(client: Client, zone: str) -> None:
+    """Also where a billing period leaves no month to be cut: the rollup would stumble over it for everybody."""
+    with pytest.raises(grpc.RpcError) as caught:
+        client.put_customer(time_zone=zone, periods=[(utc(2000, 1, 1), utc(2100, 1, 1))])
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "time_zone" in str(caught.value.details())
+
+
 @pytest.mark.parametrize(("customer", "meter"), [("cus_x", "requests"), (None, "nothing")])
 def test_a_check_of_what_is_not_there(client: Client, customer: str | None, meter: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:

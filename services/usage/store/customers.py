@@ -9,8 +9,9 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from services.kit.errors import InvalidArgument
 from services.usage.domain.limit import Limit, LimitKind, Period
-from services.usage.tables import changes, customer_keys, customers, edges, generations, limits, periods
+from services.usage.tables import changes, customer_keys, customers, edges, generations, limits, periods, rollups
 
 # The period that an instant is in: a billing period, or else the calendar month of the customer's time zone, cut by the
 # billing periods around it. `zone` and `instant` are column expressions of the surrounding query.
@@ -188,6 +189,19 @@ def replace_keys(conn: sa.Connection, number: int, keys: Sequence[str]) -> str |
     return conn.execute(taken.limit(1)).scalar_one_or_none()
 
 
+def check_time_zone(conn: sa.Connection, name: str) -> None:
+    """See that the database knows a zone: totals are cut by its clock, and Python knows others.
+
+    Raises:
+        InvalidArgument: it does not; the transaction is over.
+    """
+    try:
+        conn.execute(sa.select(sa.func.timezone(name, sa.func.now())))
+    except sa.exc.DataError:
+        description = f"the database knows no time zone {name!r}; use an IANA name such as Asia/Kolkata"
+        raise InvalidArgument.at("time_zone", description, reason="UNKNOWN_TIME_ZONE") from None
+
+
 def time_zone(conn: sa.Connection, number: int) -> str:
     """Return a customer's time zone."""
     zone: str = conn.execute(sa.select(customers.c.time_zone).where(customers.c.number == number)).scalar_one()
@@ -231,8 +245,11 @@ def add_change(
 
 
 def purge_changes(conn: sa.Connection, before: datetime) -> int:
-    """Remove changes that were made before an instant; the rollup must have passed them."""
-    return conn.execute(sa.delete(changes).where(changes.c.created_at < before)).rowcount
+    """Remove changes that were made before an instant, but none that the rollup has still to take in."""
+    taken_in = sa.exists().where(
+        sa.tuple_(changes.c.generation, changes.c.tx) < sa.tuple_(rollups.c.generation, rollups.c.last)
+    )
+    return conn.execute(sa.delete(changes).where(changes.c.created_at < before, taken_in)).rowcount
 
 
 def _generation() -> sa.ScalarSelect[int]:

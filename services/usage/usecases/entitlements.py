@@ -77,6 +77,7 @@ class EntitlementBook:
         zone = customers.time_zone(conn, number)
         first = _first_difference(before, after)
         if zone != wanted.time_zone:
+            customers.check_time_zone(conn, wanted.time_zone)
             # Months between billing periods are of the other zone now.
             first = EARLIEST
         if first is None:
