@@ -57,14 +57,38 @@ def once(
     if not _claim(conn, method, request_id, digest):
         stored = conn.execute(sa.select(requests.c.digest, requests.c.response).where(*key)).one()
         if bytes(stored.digest) != digest:
-            raise RequestIdReused(
-                f"request_id {request_id!r} was used for another {method} request; take a new id for a new request",
-                metadata={"request_id": request_id, "method": method},
-            )
+            raise _reused(method, request_id)
         return response_type.FromString(bytes(stored.response))
     response = act()
     conn.execute(sa.update(requests).where(*key).values(response=response.SerializeToString()))
     return response
+
+
+def answered(
+    conn: sa.Connection, *, method: str, request_id: str, request: Message, response_type: type[M]
+) -> M | None:
+    """Return the stored response of a request that was acted on before, None if it was not. Waits for nobody.
+
+    For requests whose effect begins before the transaction in which `once` stores the response: an id that belongs to
+    another request is refused before anything is done.
+
+    Raises:
+        RequestIdReused: the id came with another request before.
+    """
+    key = (requests.c.method == method, requests.c.request_id == request_id)
+    stored = conn.execute(sa.select(requests.c.digest, requests.c.response).where(*key)).one_or_none()
+    if stored is None:
+        return None
+    if bytes(stored.digest) != _digest(request):
+        raise _reused(method, request_id)
+    return response_type.FromString(bytes(stored.response))
+
+
+def _reused(method: str, request_id: str) -> RequestIdReused:
+    return RequestIdReused(
+        f"request_id {request_id!r} was used for another {method} request; take a new id for a new request",
+        metadata={"request_id": request_id, "method": method},
+    )
 
 
 def _claim(conn: sa.Connection, method: str, request_id: str, digest: bytes) -> bool:

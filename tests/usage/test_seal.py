@@ -84,6 +84,18 @@ def test_the_same_request_gets_the_first_answer(client: Client) -> None:
     assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
 
 
+def test_a_request_id_of_another_seal_seals_nothing(client: Client) -> None:
+    first, other = client.put_customer(), client.put_customer()
+    client.seal(first, JULY, AUGUST, request_id="two")
+    with pytest.raises(grpc.RpcError) as caught:
+        client.seal(other, JULY, AUGUST, request_id="two")
+    assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
+
+    # Nothing is late for the other: no seal is there that nobody was billed for.
+    client.ingest(event(other, time=utc(2026, 7, 2)), event(other, time=utc(2026, 8, 2)))
+    assert totals(client.seal(other, AUGUST, SEPTEMBER)) == {"requests": 2, "bytes": 0}
+
+
 def test_a_seal_tells_of_what_is_still_held(client: Client) -> None:
     customer = client.put_customer(keys=["held-key"])
     client.ingest(

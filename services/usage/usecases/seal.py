@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from services.kit.db import Database
 from services.kit.errors import InvalidArgument
-from services.kit.idempotency import once
+from services.kit.idempotency import answered, once
 from services.usage.domain.instant import quarter
 from services.usage.errors import CustomerNotFound, RollupBehind
 from services.usage.store import customers, places, quarantine, seals
@@ -63,10 +63,15 @@ class Seals:
         Raises:
             InvalidArgument: `start` is not before `end`.
             CustomerNotFound: there is no such customer.
+            RequestIdReused: the id came with another request before; nothing is sealed.
             RollupBehind: the rollup did not come far enough in time; the same request goes on where this one stopped.
         """
         if start >= end:
             raise InvalidArgument.at("end_time", "is not after start_time")
+        with self._database.autocommit() as conn:
+            stored = answered(conn, method=_METHOD, request_id=request_id, request=request, response_type=response_type)
+        if stored is not None:
+            return stored
         seal = self._create(customer_id, start, end)
         if not seal.sealed:
             with self._database.transaction() as conn:
