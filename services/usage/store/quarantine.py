@@ -29,6 +29,8 @@ FROM jsonb_to_recordset(%s::jsonb) AS q (
 ON CONFLICT DO NOTHING
 """
 
+_PLACE: Final = (quarantine.c.received, quarantine.c.digest, quarantine.c.content)
+
 
 @dataclass(frozen=True)
 class Filter:
@@ -98,12 +100,23 @@ def count_of_customer(conn: sa.Connection, number: int, before: datetime) -> int
     return conn.execute(query).scalar_one()
 
 
-def lock_known(conn: sa.Connection, chosen: Filter, behind: Key | None, limit: int) -> list[Held]:
-    """Lock and return held events whose customer and type are known by now, leaving out those that others replay."""
+def look_ahead(conn: sa.Connection, chosen: Filter, behind: Key | None, rows: int) -> Key | None:
+    """Return the place of the held event so many rows further on, None where there are fewer."""
+    found = conn.execute(_behind(sa.select(*_PLACE), chosen, behind).offset(rows - 1).limit(1)).one_or_none()
+    return None if found is None else Key(*found)
+
+
+def lock_known(conn: sa.Connection, chosen: Filter, behind: Key | None, upto: Key | None, limit: int) -> list[Held]:
+    """Lock and return held events whose customer and type are known by now, leaving out those that others replay.
+
+    `upto` bounds what is looked at: most of what is held may stay unknown for long.
+    """
     by_id = sa.exists().where(customers.c.id == quarantine.c.customer_id)
     by_key = sa.exists().where(customer_keys.c.key == quarantine.c.customer_key)
     by_type = sa.exists().where(meters.c.event_type == quarantine.c.type)
     query = _select(chosen, behind).where(sa.or_(by_id, by_key), by_type).limit(limit)
+    if upto is not None:
+        query = query.where(sa.tuple_(*_PLACE) <= sa.tuple_(*upto))
     return [_held(row) for row in conn.execute(query.with_for_update(of=quarantine, skip_locked=True))]
 
 
@@ -127,9 +140,12 @@ def _select(chosen: Filter, behind: Key | None) -> sa.Select[Any]:
         column if column.name not in {"quantities", "attributes"} else sa.cast(column, sa.Text).label(column.name)
         for column in quarantine.c
     ]
-    place = (quarantine.c.received, quarantine.c.digest, quarantine.c.content)
-    query = sa.select(*columns).where(*chosen.where()).order_by(*place)
-    return query if behind is None else query.where(sa.tuple_(*place) > sa.tuple_(*behind))
+    return _behind(sa.select(*columns), chosen, behind)
+
+
+def _behind(query: sa.Select[Any], chosen: Filter, behind: Key | None) -> sa.Select[Any]:
+    query = query.where(*chosen.where()).order_by(*_PLACE)
+    return query if behind is None else query.where(sa.tuple_(*_PLACE) > sa.tuple_(*behind))
 
 
 def _row(placed: Placed, now: datetime) -> dict[str, Any]:

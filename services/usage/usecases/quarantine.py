@@ -24,6 +24,8 @@ from services.usage.usecases.catalogue import Catalogue
 from services.usage.usecases.notifier import Notifier
 
 _CHUNK: Final = 1_000
+# Held events that are looked at in one transaction: a fraction of a second.
+_STRETCH: Final = 50_000
 _METHOD: Final = "ReplayQuarantinedEvents"
 
 M = TypeVar("M", bound=Message)
@@ -107,31 +109,42 @@ class Quarantine:
         """Send held events whose customer and type are known by now through the ordinary path, a chunk a transaction."""
         replayed = Replayed()
         behind: Key | None = None
-        limit = _CHUNK
         while True:
-            try:
-                held = self._replay_chunk(chosen, behind, limit, replayed)
-            except (sa.exc.DataError, sa.exc.IntegrityError, psycopg.DataError, psycopg.IntegrityError):
-                # Halve until the event that the database refuses stands alone.
-                if limit > 1:
-                    limit //= 2
-                    continue
-                held = self._refuse_next(chosen, behind)
-                replayed.outcomes[Outcome.REJECTED] += len(held)
-            if not held:
+            with self._database.autocommit() as conn:
+                upto = quarantine.look_ahead(conn, chosen, behind, _STRETCH)
+            self._replay_stretch(chosen, behind, upto, replayed)
+            if upto is None:
                 break
-            behind, limit = held[-1].key, _CHUNK
+            behind = upto
         with self._database.transaction() as conn:
             replayed.held = quarantine.count(conn, chosen)
         if replayed.outcomes[Outcome.ACCEPTED]:
             self._notifier.notice()
         return replayed
 
-    def _replay_chunk(self, chosen: Filter, behind: Key | None, limit: int, replayed: Replayed) -> list[Held]:
+    def _replay_stretch(self, chosen: Filter, behind: Key | None, upto: Key | None, replayed: Replayed) -> None:
+        limit = _CHUNK
+        while True:
+            try:
+                held = self._replay_chunk(chosen, behind, upto, limit, replayed)
+            except (sa.exc.DataError, sa.exc.IntegrityError, psycopg.DataError, psycopg.IntegrityError):
+                # Halve until the event that the database refuses stands alone.
+                if limit > 1:
+                    limit //= 2
+                    continue
+                held = self._refuse_next(chosen, behind, upto)
+                replayed.outcomes[Outcome.REJECTED] += len(held)
+            if not held:
+                break
+            behind, limit = held[-1].key, _CHUNK
+
+    def _replay_chunk(
+        self, chosen: Filter, behind: Key | None, upto: Key | None, limit: int, replayed: Replayed
+    ) -> list[Held]:
         """Replay one chunk in a transaction of its own, and return what it looked at."""
         with self._database.transaction() as conn:
             places.writer(conn)
-            held = quarantine.lock_known(conn, chosen, behind, limit)
+            held = quarantine.lock_known(conn, chosen, behind, upto, limit)
             if not held:
                 return []
             placed = self._catalogue.place([each.event for each in held])
@@ -144,9 +157,9 @@ class Quarantine:
         replayed.outcomes.update(verdict.outcome for verdict in verdicts if verdict.outcome is not Outcome.QUARANTINED)
         return held
 
-    def _refuse_next(self, chosen: Filter, behind: Key | None) -> list[Held]:
+    def _refuse_next(self, chosen: Filter, behind: Key | None, upto: Key | None) -> list[Held]:
         with self._database.transaction() as conn:
-            held = quarantine.lock_known(conn, chosen, behind, 1)
+            held = quarantine.lock_known(conn, chosen, behind, upto, 1)
             quarantine.refuse(conn, [each.key for each in held], UNSTORABLE.reason)
         return held
 
