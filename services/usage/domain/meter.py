@@ -45,7 +45,7 @@ class Meter:
         if self.aggregation is Aggregation.SUM:
             _check_text(self.quantity, "meter.quantity", MAX_TEXT_BYTES)
         elif self.quantity:
-            raise InvalidArgument.at("meter.quantity", f"COUNT adds up no quantity; leave {self.quantity!r} out")
+            raise InvalidArgument.at("meter.quantity", f"COUNT adds up no quantity; leave {self.quantity[:80]!r} out")
         if self.unit:
             _check_text(self.unit, "meter.unit", _MAX_UNIT_BYTES)
 

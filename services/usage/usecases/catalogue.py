@@ -20,6 +20,7 @@ from services.usage.store.meters import StoredMeter
 
 _REFRESH_SECONDS: Final = 0.4
 _MOST: Final = 500_000
+_MOST_CUSTOMERS: Final = 100_000
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ class Catalogue:
         if found is None:
             raise CustomerNotFound(customer_id)
         with self._lock:
+            if len(self._customers) >= _MOST_CUSTOMERS:
+                self._customers = {}
             if version == self._version:
                 self._customers[customer_id] = found
         return found
