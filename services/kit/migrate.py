@@ -11,16 +11,17 @@ import logging
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
-from alembic import command, context
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.pool import NullPool
 
 from services.kit.db import connect_options, dialect_url, is_unavailable
+
+# Alembic is imported where it is used: it costs a start a fifth of a second, and most starts need none of it.
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
 WAIT_FOR_DATABASE: Final = timedelta(seconds=30)
 _POLL_SECONDS: Final = 0.1
@@ -111,6 +112,8 @@ def run(metadata: sa.MetaData) -> None:
     Args:
         metadata: the service's tables, for `--autogenerate`.
     """
+    from alembic import context
+
     connection: sa.Connection = context.config.attributes["connection"]
     context.configure(
         connection=connection,
@@ -155,6 +158,8 @@ def _create_schema(guard: sa.Connection, schema: str) -> None:
 
 
 def _upgrade(conn: sa.Connection, schema: str, script_location: Path, service: str) -> None:
+    from alembic import command
+
     _revisions(conn, schema, script_location, service)
     config = _config(script_location)
     config.attributes.update(connection=conn, schema=schema)
@@ -164,12 +169,15 @@ def _upgrade(conn: sa.Connection, schema: str, script_location: Path, service: s
 
 def _revisions(
     conn: sa.Connection, schema: str, script_location: Path, service: str
-) -> tuple[ScriptDirectory, tuple[str, ...]]:
+) -> tuple["ScriptDirectory", tuple[str, ...]]:
     """Return the code's revisions and the schema's.
 
     Raises:
         SchemaTooNew: the schema is at a revision that the code does not have.
     """
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
     script = ScriptDirectory.from_config(_config(script_location))
     known = {revision.revision for revision in script.walk_revisions()}
     applied = MigrationContext.configure(conn, opts={"version_table_schema": schema}).get_current_heads()
@@ -183,7 +191,9 @@ def _revisions(
     return script, applied
 
 
-def _config(script_location: Path) -> Config:
+def _config(script_location: Path) -> "Config":
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(script_location).replace("%", "%%"))
     config.set_main_option("path_separator", "os")

@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
-import sentry_sdk
 import sqlalchemy as sa
 from dramatiq.middleware import Interrupt
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Link, SpanKind, StatusCode
 
-from services.kit import logs, telemetry
+from services.kit import logs, sentry, telemetry
 from services.kit.db import Database, is_unavailable
 from services.kit.outbox import Job, Jobs, JobSpec, LeaseLost, Postpone
 from services.kit.running import RunningJobs
@@ -124,7 +123,7 @@ class Runner:
     def _failed(self, job: Job, spec: JobSpec, failure: BaseException) -> str:
         # The time limit may have struck while the job was being taken off.
         self._running.forget(job)
-        sentry_sdk.capture_exception(failure)
+        sentry.capture(failure)
         text = f"{type(failure).__name__}: {failure}"[:_MAX_ERROR_LENGTH].replace("\0", "")
         if job.attempt >= spec.max_attempts:
             _log.error("job dead", extra=_fields(job), exc_info=failure)

@@ -8,24 +8,19 @@ events keep the trace that sent them.
 import logging
 import os
 import socket
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from opentelemetry import baggage, context, metrics, propagate, trace
-from opentelemetry._logs import set_logger_provider
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.propagators.composite import CompositePropagator
-from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
@@ -40,6 +35,7 @@ BAGGAGE_ATTRIBUTES: Final = ("customer_id",)
 KEEP: Final = "meterscope.keep"
 METRICS_EVERY_MS: Final = 15_000
 SPAN_FILE_EVERY_MS: Final = 200
+_SHUTDOWN_SECONDS: Final = 5.0
 
 
 class BaggageAttributes(SpanProcessor):
@@ -63,9 +59,13 @@ class Telemetry:
     providers: list[Any] = field(default_factory=list)
 
     def shutdown(self) -> None:
-        """Send what is queued (bounded by the exporters' timeouts) and stop."""
-        for provider in self.providers:
-            provider.shutdown()
+        """Send what is queued and stop. After 5 s the rest is dropped: the exporters alone would try for 30 s."""
+        deadline = time.monotonic() + _SHUTDOWN_SECONDS
+        threads = [threading.Thread(target=provider.shutdown, daemon=True) for provider in self.providers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def setup(service: str, settings: KitSettings, *, role: str, readers: Sequence[MetricReader] = ()) -> Telemetry:
@@ -95,11 +95,11 @@ def setup(service: str, settings: KitSettings, *, role: str, readers: Sequence[M
         telemetry.providers.append(_setup_metrics(resource, settings, readers))
     handlers: tuple[logging.Handler, ...] = ()
     if settings.otlp_endpoint:
-        logger_provider = LoggerProvider(resource)
-        logger_provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
-        set_logger_provider(logger_provider)
+        from services.kit import otlp
+
+        handler, logger_provider = otlp.log_handler(resource)
         telemetry.providers.append(logger_provider)
-        handlers = (LoggingHandler(logger_provider=logger_provider),)
+        handlers = (handler,)
     common = {"service": name, "version": settings.version, "environment": settings.environment}
     logs.setup(settings.log_level, common, handlers)
     sentry.setup(name, settings)
@@ -108,16 +108,19 @@ def setup(service: str, settings: KitSettings, *, role: str, readers: Sequence[M
 
 def _setup_traces(resource: Resource, settings: KitSettings) -> TracerProvider:
     wanted = settings.otlp_endpoint is not None or settings.trace_file is not None
-    provider = TracerProvider(resource=resource, sampler=None if wanted else ALWAYS_OFF)
+    provider = TracerProvider(resource=resource, sampler=None if wanted else ALWAYS_OFF, shutdown_on_exit=False)
     provider.add_span_processor(BaggageAttributes())
-    if settings.otlp_endpoint:
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     if settings.trace_file:
         # The buffer holds a whole batch, so that a flush is one append: processes share the file without mixing lines.
         settings.trace_file.parent.mkdir(parents=True, exist_ok=True)
         out = settings.trace_file.open("a", buffering=1 << 22, encoding="utf-8")
         exporter = ConsoleSpanExporter(out=out, formatter=lambda span: span.to_json(indent=None) + "\n")
         provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=SPAN_FILE_EVERY_MS))
+    if settings.otlp_endpoint:
+        # After the file: processors are stopped in their order, and a collector that is away takes all the time there is.
+        from services.kit import otlp
+
+        provider.add_span_processor(otlp.span_processor())
     trace.set_tracer_provider(provider)
     return provider
 
@@ -125,8 +128,10 @@ def _setup_traces(resource: Resource, settings: KitSettings) -> TracerProvider:
 def _setup_metrics(resource: Resource, settings: KitSettings, readers: Sequence[MetricReader]) -> MeterProvider:
     own: list[MetricReader] = list(readers)
     if settings.otlp_endpoint:
-        own.append(PeriodicExportingMetricReader(OTLPMetricExporter(), export_interval_millis=METRICS_EVERY_MS))
-    provider = MeterProvider(own, resource=resource)
+        from services.kit import otlp
+
+        own.append(otlp.metric_reader(METRICS_EVERY_MS))
+    provider = MeterProvider(own, resource=resource, shutdown_on_exit=False)
     metrics.set_meter_provider(provider)
     return provider
 
