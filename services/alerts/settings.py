@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from services.kit.config import KitSettings
-from services.kit.settings import SettingsError, variable
+from services.kit.settings import POSTGRESQL, REDIS, variable
 
 
 @dataclass(frozen=True)
@@ -13,9 +13,15 @@ class Settings:
 
     kit: KitSettings
     database_url: str = variable(
-        "ALERTS_DATABASE_URL", "DATABASE_URL", secret=True, help="PostgreSQL of the alerts service, postgresql://…"
+        "ALERTS_DATABASE_URL",
+        "DATABASE_URL",
+        secret=True,
+        schemes=POSTGRESQL,
+        help="PostgreSQL of the alerts service, postgresql://…",
     )
-    redis_url: str = variable("REDIS_URL", secret=True, help="Redis or Valkey that carries the jobs, redis://…")
+    redis_url: str = variable(
+        "REDIS_URL", secret=True, schemes=REDIS, help="Redis or Valkey that carries the jobs, redis://…"
+    )
     address: str = variable(
         "METERSCOPE_ALERTS_ADDRESS", default="127.0.0.1:8084", help="host:port of the alerts service's gRPC server"
     )
@@ -52,17 +58,3 @@ class Settings:
     )
     jaeger_url: str | None = variable("JAEGER_URL", default=None, help="base URL of Jaeger, for links to traces")
     grafana_url: str | None = variable("GRAFANA_URL", default=None, help="base URL of Grafana, for links to dashboards")
-
-    def __post_init__(self) -> None:
-        """Refuse URLs of something else.
-
-        Raises:
-            SettingsError: names the variables.
-        """
-        problems = []
-        if not self.database_url.startswith(("postgresql://", "postgres://")):
-            problems.append("ALERTS_DATABASE_URL (or DATABASE_URL) is not a postgresql:// URL")
-        if not self.redis_url.startswith(("redis://", "rediss://", "unix://")):
-            problems.append("REDIS_URL is not a redis:// URL")
-        if problems:
-            raise SettingsError(problems)

@@ -6,7 +6,7 @@ from typing import Final
 from zoneinfo import available_timezones
 
 from services.kit.config import KitSettings
-from services.kit.settings import SettingsError, variable
+from services.kit.settings import POSTGRESQL, REDIS, SettingsError, variable
 
 _MONTHS: Final = 12
 
@@ -17,9 +17,15 @@ class Settings:
 
     kit: KitSettings
     database_url: str = variable(
-        "BILLING_DATABASE_URL", "DATABASE_URL", secret=True, help="PostgreSQL of the billing service, postgresql://…"
+        "BILLING_DATABASE_URL",
+        "DATABASE_URL",
+        secret=True,
+        schemes=POSTGRESQL,
+        help="PostgreSQL of the billing service, postgresql://…",
     )
-    redis_url: str = variable("REDIS_URL", secret=True, help="Redis or Valkey that carries the jobs, redis://…")
+    redis_url: str = variable(
+        "REDIS_URL", secret=True, schemes=REDIS, help="Redis or Valkey that carries the jobs, redis://…"
+    )
     address: str = variable(
         "METERSCOPE_BILLING_ADDRESS", default="127.0.0.1:8082", help="host:port of the billing service's gRPC server"
     )

@@ -23,6 +23,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _MISSING: Any = dataclasses.MISSING
+# What a database and a broker may be named by; `variable` takes them as `schemes`.
+POSTGRESQL = ("postgresql", "postgres")
+REDIS = ("redis", "rediss", "unix")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -43,6 +46,7 @@ class Variable:
     help: str
     minimum: float | None = None
     secret: bool = False
+    schemes: tuple[str, ...] = ()
 
 
 def variable(
@@ -51,6 +55,7 @@ def variable(
     default: Any = _MISSING,
     minimum: float | None = None,
     secret: bool = False,
+    schemes: tuple[str, ...] = (),
 ) -> Any:
     """Declare a field by its variables. Without a default the variable must be set.
 
@@ -60,9 +65,10 @@ def variable(
         default: the value when none is set.
         minimum: the least number allowed.
         secret: never printed.
+        schemes: of a URL, such as `POSTGRESQL`; any text without.
     """
     return dataclasses.field(
-        default=default, metadata={"variable": Variable(names, help, minimum, secret)}, repr=not secret
+        default=default, metadata={"variable": Variable(names, help, minimum, secret, schemes)}, repr=not secret
     )
 
 
@@ -104,7 +110,7 @@ def _read(cls: type[T], environ: Mapping[str, str], problems: list[str]) -> T:
         name = next((name for name in spec.names if environ.get(name, "") != ""), None)
         if name is None:
             if field.default is dataclasses.MISSING:
-                problems.append(f"{spec.names[0]} is not set: {spec.help}")
+                problems.append(f"{' (or '.join(spec.names)}{')' * (len(spec.names) - 1)} is not set: {spec.help}")
             continue
         try:
             values[field.name] = _parse(kind, environ[name], spec)
@@ -121,6 +127,8 @@ def _parse(kind: Any, text: str, spec: Variable) -> Any:
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if spec.minimum is not None and number < spec.minimum:
         raise ValueError(f"is below the least value, {spec.minimum:g}")
+    if spec.schemes and text.partition("://")[0] not in spec.schemes:
+        raise ValueError(f"is not a {spec.schemes[0]}:// URL")
     return value
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from services.kit.config import KitSettings
-from services.kit.settings import SettingsError, variable
+from services.kit.settings import POSTGRESQL, REDIS, SettingsError, variable
 from services.payments.domain.retry import INSUFFICIENT_FUNDS, PROVIDER_DOWN, RetrySchedule
 
 
@@ -14,9 +14,13 @@ class Settings:
 
     kit: KitSettings
     database_url: str = variable(
-        "PAYMENTS_DATABASE_URL", "DATABASE_URL", secret=True, help="PostgreSQL of the payments service"
+        "PAYMENTS_DATABASE_URL",
+        "DATABASE_URL",
+        secret=True,
+        schemes=POSTGRESQL,
+        help="PostgreSQL of the payments service",
     )
-    redis_url: str = variable("REDIS_URL", secret=True, help="Redis or Valkey, the broker of the jobs")
+    redis_url: str = variable("REDIS_URL", secret=True, schemes=REDIS, help="Redis or Valkey, the broker of the jobs")
     database_schema: str = variable(
         "METERSCOPE_PAYMENTS_SCHEMA", default="payments", help="schema of the payments service's tables"
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from services.kit.config import KitSettings
-from services.kit.settings import variable
+from services.kit.settings import POSTGRESQL, REDIS, variable
 
 
 @dataclass(frozen=True)
@@ -13,9 +13,11 @@ class Settings:
 
     kit: KitSettings
     database_url: str = variable(
-        "USAGE_DATABASE_URL", "DATABASE_URL", secret=True, help="PostgreSQL of the usage service"
+        "USAGE_DATABASE_URL", "DATABASE_URL", secret=True, schemes=POSTGRESQL, help="PostgreSQL of the usage service"
     )
-    redis_url: str = variable("REDIS_URL", secret=True, help="Redis or Valkey: live counters, and the jobs' broker")
+    redis_url: str = variable(
+        "REDIS_URL", secret=True, schemes=REDIS, help="Redis or Valkey: live counters, and the jobs' broker"
+    )
     database_schema: str = variable(
         "METERSCOPE_USAGE_SCHEMA", default="usage", help="schema of the usage service's tables"
     )

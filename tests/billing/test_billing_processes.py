@@ -24,7 +24,7 @@ from services.kit.settings import read
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"DATABASE_URL": ""}, "BILLING_DATABASE_URL is not set"),
+        ({"DATABASE_URL": ""}, "BILLING_DATABASE_URL (or DATABASE_URL) is not set"),
         ({"REDIS_URL": ""}, "REDIS_URL is not set"),
         ({"METERSCOPE_BILL_ATTEMPTS": "none"}, "METERSCOPE_BILL_ATTEMPTS 'none' is not a whole number"),
         ({"METERSCOPE_SELLER_TIME_ZONE": "Mars"}, "METERSCOPE_SELLER_TIME_ZONE 'Mars' is no IANA time zone"),

@@ -48,11 +48,21 @@ def test_every_problem_is_named_at_once() -> None:
     with pytest.raises(SettingsError) as refused:
         read(Settings, {"THREADS": "0", "WAIT": "soon", "QUIET": "maybe", "FACTOR": "x"})
     text = str(refused.value)
-    assert "OWN_URL is not set: where the database is" in text
+    assert "OWN_URL (or URL) is not set: where the database is" in text
     assert "THREADS '0' is below the least value, 1" in text
     assert "WAIT 'soon' is not a number of seconds" in text
     assert "QUIET 'maybe' is neither true nor false" in text
     assert "FACTOR 'x' is not a decimal number" in text
+
+
+def test_a_url_of_something_else_is_refused_without_showing_it() -> None:
+    @dataclass(frozen=True)
+    class Stored:
+        url: str = variable("URL", secret=True, schemes=("postgresql", "postgres"), help="where the database is")
+
+    assert read(Stored, {"URL": "postgres://h/d"}).url == "postgres://h/d"
+    with pytest.raises(SettingsError, match=r"^URL is not a postgresql:// URL: where the database is$"):
+        read(Stored, {"URL": "mysql://u:hunter2@h/d"})
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:
