@@ -3,12 +3,11 @@
 import os
 import sys
 
-from gateway.listening import OpenAddress
 from gateway.server import Server
 from gateway.settings import Settings
 from services.kit import settings as kit_settings
 from services.kit import telemetry
-from services.kit.server import BindError
+from services.kit.server import BindError, OpenAddress
 from services.kit.settings import SettingsError
 
 

@@ -3,13 +3,9 @@
 import socket
 from typing import Final
 
-from services.kit.server import BindError, is_loopback
+from services.kit.server import BindError, OpenAddress, host_of, is_loopback
 
 _BACKLOG: Final = 2048
-
-
-class OpenAddress(BindError):
-    """The settings ask for an address that other machines reach, or for none at all."""
 
 
 def listen(address: str) -> socket.socket:
@@ -19,17 +15,14 @@ def listen(address: str) -> socket.socket:
         OpenAddress: not loopback, or malformed.
         BindError: taken, or not of this machine. The messages say why and what to do.
     """
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    if not host or not port.isdecimal():
-        raise OpenAddress(f"{address!r} is no host:port; name one such as 127.0.0.1:8080")
+    host, port = host_of(address), int(address.rpartition(":")[2])
     if not is_loopback(host):
         raise OpenAddress(
             f"{address} can be reached from other machines, and the gateway has no API keys yet: whoever reaches it "
             "may do everything. Listen on 127.0.0.1 or [::1]"
         )
     try:
-        family, kind, protocol, _, target = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (socket.gaierror, OverflowError) as error:
         raise BindError(f"{address} is no address that can be listened on: {error}") from None
     listener = socket.socket(family, kind, protocol)

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from services.kit import migrate, settings, telemetry
 from services.kit.config import KitSettings
 from services.kit.db import is_unavailable
-from services.kit.server import BindError, Server
+from services.kit.server import BindError, OpenAddress, Server
 from services.kit.worker import Worker
 
 
@@ -56,7 +56,7 @@ def run(
 
     Returns:
         The exit status, with the reason on standard error: 78 (EX_CONFIG) for settings that are missing or wrong, 1
-        where the process cannot start (an address that cannot be had, a schema newer than this version, a database
+        where the process cannot start (an address in use, a schema newer than this version, a database
         that does not answer).
     """
     parser = _parser(name)
@@ -75,6 +75,9 @@ def run(
         elif chosen.command == "work":
             migrate.wait_until_migrated(given.database_url, given.database_schema, migrations, name)
             build_worker(given).run_until_signal()
+    except OpenAddress as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
+        return os.EX_CONFIG
     except (BindError, migrate.MigrationsBusy, migrate.NotMigrated, migrate.SchemaTooNew) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 1

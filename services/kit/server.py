@@ -38,6 +38,10 @@ class BindError(Exception):
     """The server cannot listen where it was told to. The message says why and what to do."""
 
 
+class OpenAddress(BindError):
+    """The settings ask for an address that other machines reach, or for none at all."""
+
+
 class Server:
     """One server process's port."""
 
@@ -64,7 +68,7 @@ class Server:
             authenticate: who may call; by default the holders of the service token.
 
         Raises:
-            BindError: an address that is not loopback without a service token.
+            OpenAddress: no host:port, or an address that is not loopback without a service token.
         """
         _refuse_open_address(address, settings)
         self.address = address
@@ -73,6 +77,7 @@ class Server:
         self._check = check
         self._on_stop = on_stop
         self._health = health.HealthServicer()
+        self._is_serving = True
         self._stopping = threading.Event()
         self._server = grpc.server(
             ThreadPoolExecutor(settings.grpc_threads, thread_name_prefix="grpc"),
@@ -134,18 +139,37 @@ class Server:
             self._report(serving=self._check is None or self._check())
 
     def _report(self, *, serving: bool) -> None:
+        if serving != self._is_serving:
+            self._is_serving = serving
+            _log.log(
+                logging.INFO if serving else logging.WARNING,
+                "works again" if serving else "cannot work: what it needs does not answer",
+                extra={"address": self.address},
+            )
         state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *self._service_names):
             self._health.set(name, state)
 
 
 def _refuse_open_address(address: str, settings: KitSettings) -> None:
-    host = address.rpartition(":")[0].strip("[]")
+    host = host_of(address)
     if settings.service_token is None and not is_loopback(host):
-        raise BindError(
+        raise OpenAddress(
             f"{address} can be reached from other machines and no METERSCOPE_SERVICE_TOKEN is set: "
             "listen on 127.0.0.1, or set the token on every service"
         )
+
+
+def host_of(address: str) -> str:
+    """Return the host of host:port, an IPv6 address without its brackets.
+
+    Raises:
+        OpenAddress: it is no host:port.
+    """
+    host, _, port = address.rpartition(":")
+    if not host.strip("[]") or not port.isdecimal():
+        raise OpenAddress(f"{address!r} is no host:port; name one such as 127.0.0.1:8080")
+    return host.strip("[]")
 
 
 def is_loopback(host: str) -> bool:

@@ -14,8 +14,8 @@ import httpx
 import pytest
 from service_doubles import ServiceDouble
 
-from gateway.listening import OpenAddress, listen
-from services.kit.server import BindError
+from gateway.listening import listen
+from services.kit.server import BindError, OpenAddress
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT_ID = "00f067aa0ba902b7"

@@ -19,7 +19,7 @@ from services.kit import logs, telemetry
 from services.kit.channel import open_channel
 from services.kit.config import KitSettings
 from services.kit.errors import FieldViolation, InvalidArgument, Unavailable
-from services.kit.server import BindError, Server
+from services.kit.server import OpenAddress, Server
 from services.kit.settings import read
 
 SETTINGS = replace(read(KitSettings, {}), version="1.0")
@@ -207,9 +207,15 @@ def test_health_and_reflection_answer(server: Server) -> None:
 
 
 def test_without_a_token_a_server_listens_on_loopback_only(events: Events) -> None:
-    with pytest.raises(BindError, match="METERSCOPE_SERVICE_TOKEN"):
+    with pytest.raises(OpenAddress, match="METERSCOPE_SERVICE_TOKEN"):
         Server("0.0.0.0:0", lambda _: None, service_names=[], settings=SETTINGS)
     assert not events.seen
+
+
+@pytest.mark.parametrize("address", ["", "nowhere", "127.0.0.1", ":8081", "127.0.0.1:http"])
+def test_an_address_that_is_none_is_named(address: str) -> None:
+    with pytest.raises(OpenAddress, match=f"'{address}' is no host:port; name one such as"):
+        Server(address, lambda _: None, service_names=[], settings=SETTINGS)
 
 
 def test_stopping_lets_a_running_call_end(events: Events) -> None:
