@@ -23,6 +23,9 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 _RESERVED: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _LEVELS: Final = {"WARNING": "WARN", "CRITICAL": "FATAL"}
+# A collector that is away is complained of once a minute, by each kind of complaint.
+_COMPLAINT_SECONDS: Final = 60.0
+_EXPORTERS: Final = "opentelemetry."
 _NOISY: Final = ("alembic", "grpc", "opentelemetry", "httpx", "httpcore", "dramatiq", "urllib3")
 
 _log = logging.getLogger(__name__)
@@ -51,6 +54,29 @@ class Redaction(logging.Filter):
             vars(record).update(fields)
         record.exc_info = record.exc_text = None
         return True
+
+
+class Exporters(logging.Filter):
+    """Lets one complaint of a kind a minute through from OpenTelemetry's exporters: they retry without an end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether the record passes."""
+        if not record.name.startswith(_EXPORTERS):
+            return True
+        kind = f"{record.name}:{record.lineno}"
+        if record.created - self._told.get(kind, float("-inf")) < _COMPLAINT_SECONDS:
+            return False
+        self._told[kind] = record.created
+        return True
+
+
+def is_not_of_exporters(record: logging.LogRecord) -> bool:
+    """Say whether a record may be exported: those of the exporters would each bring about the next."""
+    return not record.name.startswith(_EXPORTERS)
 
 
 class JsonFormatter(logging.Formatter):
@@ -91,8 +117,11 @@ def setup(level: str, common: Mapping[str, str], handlers: tuple[logging.Handler
     """
     stream = logging.StreamHandler(sys.stdout)
     stream.setFormatter(JsonFormatter(common))
+    stream.addFilter(Exporters())
     root = logging.getLogger()
     root.handlers = [stream, *handlers]
+    for handler in handlers:
+        handler.addFilter(is_not_of_exporters)
     for handler in root.handlers:
         handler.addFilter(Redaction())
     root.setLevel(level)

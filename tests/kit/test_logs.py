@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import logging.handlers
 import sys
 from collections.abc import Iterator
 
@@ -84,6 +85,26 @@ def test_what_nobody_caught_is_logged(lines: io.StringIO) -> None:
     sys.excepthook(RuntimeError, error, None)
     assert last(lines)["level"] == "FATAL"
     assert last(lines)["exception.message"] == "nobody caught me"
+
+
+def test_a_collector_that_is_away_is_complained_of_once_a_minute(lines: io.StringIO) -> None:
+    exporter = logging.getLogger("opentelemetry.exporter.otlp")
+    start = 1_700_000_000.0
+    for second in range(120):
+        failed = logging.LogRecord(exporter.name, logging.ERROR, "exporter.py", 7, f"failed {second}", None, None)
+        failed.created = start + second
+        exporter.handle(failed)
+    assert [json.loads(line)["message"] for line in lines.getvalue().splitlines()] == ["failed 0", "failed 60"]
+
+
+def test_what_exporters_say_is_not_exported(lines: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
+    exported = logging.handlers.BufferingHandler(capacity=100)
+    logs.setup("INFO", {}, (exported,))
+    logging.getLogger("opentelemetry.exporter.otlp").error("failed")
+    logging.getLogger("services.usage").warning("near the limit")
+    assert [record.getMessage() for record in exported.buffer] == ["near the limit"]
+    assert "failed" in capsys.readouterr().out
+    assert not lines.getvalue()
 
 
 def test_numbers_that_are_no_cards_stay() -> None:
