@@ -44,7 +44,7 @@ def written(default: Any) -> str:
     if default in (dataclasses.MISSING, None):
         return ""
     if isinstance(default, timedelta):
-        return f"{default.total_seconds():g}"
+        return f"{default.total_seconds():.6f}".rstrip("0").rstrip(".")
     if isinstance(default, bool):
         return str(default).lower()
     if isinstance(default, tuple):
