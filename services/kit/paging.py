@@ -6,8 +6,8 @@ A token is opaque and bound to the filters it was made with.
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
 import orjson
 
@@ -15,6 +15,8 @@ from services.kit.errors import InvalidArgument
 
 DEFAULT_PAGE_SIZE: Final = 100
 MAX_PAGE_SIZE: Final = 1_000
+
+Key = TypeVar("Key")
 
 
 def page_size(requested: int) -> int:
@@ -57,6 +59,23 @@ def decode_token(token: str, filters: Mapping[str, str]) -> list[str] | None:
             "page_token", "belongs to a request with other filters; leave it out for the first page"
         )
     return parts[1:]
+
+
+def position(token: str, filters: Mapping[str, str], read: Callable[..., Key]) -> Key | None:
+    """Return what `read` makes of the key to go on behind, or None for the first page.
+
+    Raises:
+        InvalidArgument: see `decode_token`; or `read` cannot take the key: a token of another list, or a made-up one.
+    """
+    key = decode_token(token, filters)
+    if key is None:
+        return None
+    try:
+        return read(*key)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidArgument.at(
+            "page_token", "is not a token that a page of this list gave; leave it out for the first page"
+        ) from None
 
 
 def _digest(filters: Mapping[str, str]) -> str:

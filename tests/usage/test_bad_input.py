@@ -14,6 +14,7 @@ from meterscope.usage.v1 import event_service_pb2 as events_pb
 from meterscope.usage.v1 import limit_service_pb2 as limits_pb
 from meterscope.usage.v1 import meter_service_pb2 as meters_pb
 from meterscope.usage.v1 import usage_service_pb2 as usage_pb
+from services.kit import paging
 
 pytestmark = pytest.mark.usefixtures("meters", "worker")
 
@@ -125,3 +126,23 @@ def test_random_requests_are_never_internal_errors(client: Client, kind: type[Me
                 grpc.StatusCode.ALREADY_EXISTS,
                 grpc.StatusCode.FAILED_PRECONDITION,
             }, (error.details(), request)
+
+
+@pytest.mark.parametrize("key", [[], ["x"], ["1", "x"], ["9" * 30, "x", "y"], ["1", "2", "3", "4"]])
+def test_a_made_up_page_token_is_refused(client: Client, key: list[str]) -> None:
+    customer = client.put_customer()
+    events = {"customer_id": customer, "start": "None", "end": "None", "type": "", "source": ""}
+    held = {"customer_key": "", "reason": ""}
+    for call, request in (
+        (
+            client.events.ListEvents,
+            events_pb.ListEventsRequest(customer_id=customer, page_token=paging.encode_token(key, events)),
+        ),
+        (
+            client.events.ListQuarantinedEvents,
+            events_pb.ListQuarantinedEventsRequest(page_token=paging.encode_token(key, held)),
+        ),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            call(request)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -49,8 +49,7 @@ class Events:
             "source": chosen.source,
         }
         size = paging.page_size(page_size)
-        key = paging.decode_token(page_token, filters)
-        behind = None if key is None else Key(from_us(int(key[0])), UUID(key[1]))
+        behind = paging.position(page_token, filters, lambda time, digest: Key(from_us(int(time)), UUID(digest)))
         with self._database.autocommit() as conn:
             number = customers.number(conn, customer_id)
             if number is None:

@@ -67,9 +67,8 @@ class Limits:
             InvalidArgument: a bad page size or token.
         """
         size = paging.page_size(page_size)
-        key = paging.decode_token(page_token, {"customer_id": customer_id})
+        behind = paging.position(page_token, {"customer_id": customer_id}, str) or ""
         customer = self._catalogue.customer(customer_id)
-        behind = "" if key is None else key[0]
         names = sorted(name for name in customer.limits if name > behind)
         checks = [self._from_database(customer, name, Decimal(0)) for name in names[:size]]
         token = ""

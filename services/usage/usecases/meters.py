@@ -50,8 +50,8 @@ class Meters:
             InvalidArgument: a bad page size or token.
         """
         size = paging.page_size(page_size)
-        key = paging.decode_token(page_token, {})
+        behind = paging.position(page_token, {}, str)
         with self._database.autocommit() as conn:
-            found = meters.page(conn, "" if key is None else key[0], size + 1)
+            found = meters.page(conn, behind or "", size + 1)
         shown = [stored.meter for stored in found[:size]]
         return shown, paging.encode_token([shown[-1].id], {}) if len(found) > size else ""

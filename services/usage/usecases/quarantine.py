@@ -67,8 +67,7 @@ class Quarantine:
         """
         filters = {"customer_key": chosen.customer_key, "reason": chosen.reason}
         size = paging.page_size(page_size)
-        key = paging.decode_token(page_token, filters)
-        behind = None if key is None else Key(from_us(int(key[0])), UUID(key[1]), UUID(key[2]))
+        behind = paging.position(page_token, filters, _key)
         with self._database.transaction() as conn:
             found = quarantine.page(conn, chosen, behind, size + 1)
             total = quarantine.count(conn, chosen)
@@ -162,6 +161,10 @@ class Quarantine:
             held = quarantine.lock_known(conn, chosen, behind, upto, 1)
             quarantine.refuse(conn, [each.key for each in held], UNSTORABLE.reason)
         return held
+
+
+def _key(received: str, digest: str, content: str) -> Key:
+    return Key(from_us(int(received)), UUID(digest), UUID(content))
 
 
 class _Unanswered(Exception):
