@@ -127,7 +127,7 @@ def _parse(kind: Any, text: str, spec: Variable) -> Any:
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if spec.minimum is not None and number < spec.minimum:
         raise ValueError(f"is below the least value, {spec.minimum:g}")
-    if spec.schemes and text.partition("://")[0] not in spec.schemes:
+    if spec.schemes and not text.startswith(tuple(f"{scheme}://" for scheme in spec.schemes)):
         raise ValueError(f"is not a {spec.schemes[0]}:// URL")
     return value
 

@@ -35,7 +35,7 @@ BAGGAGE_ATTRIBUTES: Final = ("customer_id",)
 KEEP: Final = "meterscope.keep"
 METRICS_EVERY_MS: Final = 15_000
 SPAN_FILE_EVERY_MS: Final = 200
-_SHUTDOWN_SECONDS: Final = 5.0
+_SHUTDOWN_SECONDS: Final = 2.0
 
 
 class BaggageAttributes(SpanProcessor):
@@ -59,7 +59,7 @@ class Telemetry:
     providers: list[Any] = field(default_factory=list)
 
     def shutdown(self) -> None:
-        """Send what is queued and stop. After 5 s the rest is dropped: the exporters alone would try for 30 s."""
+        """Send what is queued and stop. After 2 s the rest is dropped: the exporters alone would try for 30 s."""
         deadline = time.monotonic() + _SHUTDOWN_SECONDS
         threads = [threading.Thread(target=provider.shutdown, daemon=True) for provider in self.providers]
         for thread in threads:
