@@ -14,14 +14,12 @@ from services.billing.usecases.periods import Periods
 from services.billing.usecases.statistics import Statistics
 from services.kit.db import is_unavailable
 from services.kit.leases import Lease
-from services.kit.outbox import Job, Jobs
+from services.kit.outbox import PATIENT, Job, Jobs
 from services.kit.periodic import Periodic
 
 COUNT_EVERY: Final = timedelta(seconds=30)
 EXTEND: Final = Periodic("extend_entitlements", every=timedelta(hours=1), job=EXTEND_JOB)
 
-# A day and more: the other service may be away for that long, and what it has to know is never dropped sooner.
-_PATIENT: Final = 300
 _LONGEST_RETRY_WAIT: Final = timedelta(minutes=5)
 
 _log = logging.getLogger(__name__)
@@ -44,13 +42,13 @@ def register(
     def extend(_job: Job) -> None:
         entitlements.extend(clock())
 
-    jobs.register(PUT_JOB, entitlements.send, max_attempts=_PATIENT)
+    jobs.register(PUT_JOB, entitlements.send, max_attempts=PATIENT)
     jobs.register(EXTEND_JOB, extend)
     jobs.register(PLAN_JOB, bill_runs.plan_on)
     # The use case itself ends the job at `bill_attempts`; the one more gives up where a process died during the last.
     jobs.register(BILL_JOB, periods.bill, max_attempts=bill_attempts + 1, backoff=(bill_retry, _LONGEST_RETRY_WAIT))
-    jobs.register(COLLECT_JOB, collection.collect, max_attempts=_PATIENT)
-    jobs.register(SIGNAL_JOB, signals.raise_signal, max_attempts=_PATIENT)
+    jobs.register(COLLECT_JOB, collection.collect, max_attempts=PATIENT)
+    jobs.register(SIGNAL_JOB, signals.raise_signal, max_attempts=PATIENT)
 
 
 class ReadState:

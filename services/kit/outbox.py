@@ -25,9 +25,23 @@ from services.kit.errors import FailedPrecondition, NotFound
 from services.kit.ids import new_id
 from services.kit.tables import create_kit_tables, outbox, outbox_tables
 
-__all__ = ["DeadRow", "Job", "JobSpec", "Jobs", "LeaseLost", "Outbox", "Postpone", "create_kit_tables", "outbox_tables"]
+__all__ = [
+    "LEASE",
+    "PATIENT",
+    "DeadRow",
+    "Job",
+    "JobSpec",
+    "Jobs",
+    "LeaseLost",
+    "Outbox",
+    "Postpone",
+    "create_kit_tables",
+    "outbox_tables",
+]
 
 LEASE: Final = timedelta(seconds=15)
+# Attempts for more than a day with the default backoff: for what another service has to know and may be away for.
+PATIENT: Final = 300
 
 
 class LeaseLost(Exception):

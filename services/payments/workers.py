@@ -1,18 +1,13 @@
 """The jobs of payments: the second entry. Each may be run again at any time."""
 
-from typing import Final
-
 from google.protobuf.json_format import ParseDict
 
 from meterscope.alerts.v1 import alert_service_pb2
 from meterscope.billing.v1 import invoice_service_pb2
-from services.kit.outbox import Job, Jobs
+from services.kit.outbox import PATIENT, Job, Jobs
 from services.payments.clients import Alerts, Billing
 from services.payments.usecases import followups
 from services.payments.usecases.attempts import Attempts
-
-# A day and more: the other service may be away for that long, and money that came in has to be booked.
-_PATIENT: Final = 300
 
 
 def register(jobs: Jobs, attempts: Attempts, billing: Billing, alerts: Alerts) -> None:
@@ -26,5 +21,5 @@ def register(jobs: Jobs, attempts: Attempts, billing: Billing, alerts: Alerts) -
 
     jobs.register(followups.ATTEMPT_PAYMENT, attempts.attempt)
     jobs.register(followups.RECONCILE_PAYMENT, attempts.reconcile)
-    jobs.register(followups.RECORD_PAYMENT, record_payment, max_attempts=_PATIENT)
-    jobs.register(followups.RAISE_SIGNAL, raise_signal, max_attempts=_PATIENT)
+    jobs.register(followups.RECORD_PAYMENT, record_payment, max_attempts=PATIENT)
+    jobs.register(followups.RAISE_SIGNAL, raise_signal, max_attempts=PATIENT)

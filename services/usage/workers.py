@@ -6,7 +6,7 @@ from typing import Final
 from google.protobuf.json_format import ParseDict
 
 from meterscope.alerts.v1 import alert_service_pb2
-from services.kit.outbox import Job, Jobs
+from services.kit.outbox import PATIENT, Job, Jobs
 from services.kit.periodic import Periodic
 from services.usage.clients import Alerts
 from services.usage.store.quarantine import Filter
@@ -32,7 +32,7 @@ def register(jobs: Jobs, alerts: Alerts, quarantine: Quarantine, upkeep: Upkeep)
     def keep_up(_job: Job) -> None:
         upkeep.run()
 
-    jobs.register(RAISE_SIGNAL, raise_signal)
+    jobs.register(RAISE_SIGNAL, raise_signal, max_attempts=PATIENT)
     jobs.register(REPLAY, replay, time_limit=timedelta(minutes=10))
     jobs.register(UPKEEP, keep_up)
 
