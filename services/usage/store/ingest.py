@@ -1,4 +1,4 @@
-"""The one transaction that takes events in (docs/decisions: ingest appends, a rollup aggregates).
+"""The one transaction that takes events in (docs/decisions/0007).
 
 The order of the statements is the protocol:
 
