@@ -24,7 +24,12 @@ class KitSettings:
         "METERSCOPE_ENVIRONMENT", default="development", help="development, staging, production, test"
     )
     version: str = variable("APP_VERSION", default=package_version(), help="the version that telemetry reports")
-    log_level: str = variable("LOG_LEVEL", default="INFO", help="DEBUG, INFO, WARNING or ERROR")
+    log_level: str = variable(
+        "LOG_LEVEL",
+        default="INFO",
+        choices=("DEBUG", "INFO", "WARNING", "ERROR"),
+        help="least level that is logged: DEBUG, INFO, WARNING or ERROR",
+    )
     otlp_endpoint: str | None = variable(
         "OTEL_EXPORTER_OTLP_ENDPOINT", default=None, help="OTLP/gRPC collector; without it telemetry goes nowhere"
     )

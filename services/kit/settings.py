@@ -47,6 +47,7 @@ class Variable:
     minimum: float | None = None
     secret: bool = False
     schemes: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
 
 
 def variable(
@@ -56,6 +57,7 @@ def variable(
     minimum: float | None = None,
     secret: bool = False,
     schemes: tuple[str, ...] = (),
+    choices: tuple[str, ...] = (),
 ) -> Any:
     """Declare a field by its variables. Without a default the variable must be set.
 
@@ -66,9 +68,12 @@ def variable(
         minimum: the least number allowed.
         secret: never printed.
         schemes: of a URL, such as `POSTGRESQL`; any text without.
+        choices: the only values allowed.
     """
     return dataclasses.field(
-        default=default, metadata={"variable": Variable(names, help, minimum, secret, schemes)}, repr=not secret
+        default=default,
+        metadata={"variable": Variable(names, help, minimum, secret, schemes, choices)},
+        repr=not secret,
     )
 
 
@@ -129,6 +134,8 @@ def _parse(kind: Any, text: str, spec: Variable) -> Any:
         raise ValueError(f"is below the least value, {spec.minimum:g}")
     if spec.schemes and not text.startswith(tuple(f"{scheme}://" for scheme in spec.schemes)):
         raise ValueError(f"is not a {spec.schemes[0]}:// URL")
+    if spec.choices and text not in spec.choices:
+        raise ValueError(f"is not one of {', '.join(spec.choices)}")
     return value
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from services.kit.config import KitSettings
 from services.kit.settings import SettingsError, read, variable
 
 
@@ -63,6 +64,11 @@ def test_a_url_of_something_else_is_refused_without_showing_it() -> None:
     assert read(Stored, {"URL": "postgres://h/d"}).url == "postgres://h/d"
     with pytest.raises(SettingsError, match=r"^URL is not a postgresql:// URL: where the database is$"):
         read(Stored, {"URL": "mysql://u:hunter2@h/d"})
+
+
+def test_a_value_that_is_not_offered_is_refused() -> None:
+    with pytest.raises(SettingsError, match="LOG_LEVEL 'LOUD' is not one of DEBUG, INFO, WARNING, ERROR"):
+        read(KitSettings, {"LOG_LEVEL": "LOUD"})
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:
