@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(ask: Callable[[], T], *, seconds: float = 20) -> T:
+def eventually(ask: Callable[[], T | None], *, seconds: float = 20) -> T:
     """Ask until the answer is true and return it; fail after so many seconds."""
     deadline = time.monotonic() + seconds
     while not (answer := ask()):

@@ -1,10 +1,9 @@
 """The alerts service as its callers see it, and the signals that tests raise."""
 
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import pytest
@@ -15,8 +14,7 @@ from meterscope.alerts.v1 import channel_service_pb2 as channels_pb
 from meterscope.alerts.v1 import channel_service_pb2_grpc as channels_grpc
 from meterscope.alerts.v1 import notification_service_pb2 as notifications_pb
 from meterscope.alerts.v1 import notification_service_pb2_grpc as notifications_grpc
-
-T = TypeVar("T")
+from tests.eventually import eventually
 
 # After so many attempts the service under test gives a notification up.
 TRIES = 4
@@ -92,12 +90,3 @@ def refusal(call: Callable[[], object]) -> Refusal:
     with pytest.raises(grpc.RpcError) as refused:
         call()
     return Refusal(refused.value.code(), refused.value.details() or "")
-
-
-def eventually(ask: Callable[[], T | None], *, seconds: float = 20) -> T:
-    """Ask until the answer is true and return it."""
-    deadline = time.monotonic() + seconds
-    while not (answer := ask()):
-        assert time.monotonic() < deadline, f"still {answer!r} after {seconds} s"
-        time.sleep(0.02)
-    return answer

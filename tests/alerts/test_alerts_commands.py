@@ -6,10 +6,10 @@ import sys
 
 import grpc
 import pytest
-from alerts_service import eventually
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.alerts.__main__ import main
+from tests.eventually import eventually
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

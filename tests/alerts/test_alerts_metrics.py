@@ -1,7 +1,7 @@
 from datetime import timedelta
 from typing import Any
 
-from alerts_service import AlertsService, eventually
+from alerts_service import AlertsService
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from webhook_receiver import Answer, Receiver
@@ -9,6 +9,7 @@ from webhook_receiver import Answer, Receiver
 from meterscope.alerts.v1 import alert_service_pb2 as alerts_pb
 from services.alerts.__main__ import build_worker
 from services.alerts.settings import Settings
+from tests.eventually import eventually
 
 
 def points(reader: InMemoryMetricReader) -> dict[str, dict[tuple[str, ...], Any]]:

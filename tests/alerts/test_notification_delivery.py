@@ -3,12 +3,13 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from alerts_service import TRIES, AlertsService, eventually, signal
+from alerts_service import TRIES, AlertsService, signal
 from standardwebhooks import Webhook
 from webhook_receiver import Answer, Receiver
 
 from meterscope.alerts.v1 import alert_service_pb2 as alerts_pb
 from meterscope.alerts.v1 import notification_service_pb2 as pb
+from tests.eventually import eventually
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 
