@@ -47,6 +47,7 @@ class Catalogue:
 
     def run(self, stop: threading.Event) -> None:
         """Follow changes until stopped."""
+        away = False
         while not stop.wait(_REFRESH_SECONDS):
             try:
                 with self._database.autocommit() as conn:
@@ -54,8 +55,12 @@ class Catalogue:
             except Exception as error:
                 if not is_unavailable(error):
                     raise
-                _log.warning("cannot ask which customers changed; what is known stays in use", exc_info=True)
+                # Once an outage: this is asked several times a second.
+                if not away:
+                    _log.warning("cannot ask which customers changed; what is known stays in use", exc_info=True)
+                away = True
                 continue
+            away = False
             self._forget(changed)
 
     def place(self, events: Sequence[Event]) -> list[tuple[bytes, str]]:
