@@ -94,7 +94,7 @@ BAD_EVENTS = {
         "TOO_MANY_ATTRIBUTES",
         "attributes",
     ),
-    "an event above 64 KiB": (event("cus_1", attributes={"a": "x" * 65_536}), "TOO_LARGE", ""),
+    "an event above 64 KiB": (event("cus_1", attributes={"a": "x" * 65_536}), "TOO_LARGE", "attributes"),
     "neither id nor key": (pb.Event(id="a", source="b", type="c", time=event("k").time), "NO_CUSTOMER", "customer_id"),
     "both id and key": (
         pb.Event(id="a", source="b", type="c", time=event("k").time, customer_id="cus_1", customer_key="k"),

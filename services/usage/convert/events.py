@@ -41,7 +41,7 @@ def admitted(message: pb.Event, trace_id: bytes, now_us: int) -> Event:
     own_trace = message.trace_id
     attributes = _attributes(message)
     if len(attributes) > _SURELY_SMALL or len(numbers) > MAX_ATTRIBUTES:
-        check_size(message.ByteSize())
+        check_size(message.ByteSize(), len(attributes))
     return admit(
         customer_id=message.customer_id,
         customer_key=message.customer_key,

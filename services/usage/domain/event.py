@@ -184,14 +184,23 @@ def check_attributes(attributes: Mapping[str, str]) -> None:
             raise Rejected("NUL", f"attributes.{shown}", "holds a NUL character; leave it out")
 
 
-def check_size(size: int) -> None:
-    """Check an event's encoded size in bytes.
+def check_size(size: int, attributes: int) -> None:
+    """Check an event's encoded size.
+
+    Args:
+        size: of the whole event, in bytes.
+        attributes: bytes of its attributes; the fault is theirs or, with few of them, the quantities'.
 
     Raises:
         Rejected: above 64 KiB.
     """
     if size > MAX_EVENT_BYTES:
-        raise Rejected("TOO_LARGE", "", f"the event has {size} bytes; at most {MAX_EVENT_BYTES} (64 KiB) are allowed")
+        field = "attributes" if attributes > size // 2 else "quantities"
+        raise Rejected(
+            "TOO_LARGE",
+            field,
+            f"the event has {size} bytes; at most {MAX_EVENT_BYTES} (64 KiB) are allowed: send less in {field}",
+        )
 
 
 def parse_trace_id(text: str) -> bytes:
