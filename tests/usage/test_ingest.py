@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import grpc
 import pytest
-from usage_harness import Client, event, utc
+from usage_harness import Client, caller_in, event, utc
 
 from meterscope.usage.v1 import event_service_pb2 as pb
 
@@ -144,7 +144,8 @@ def test_an_event_without_a_trace_id_has_that_of_the_call(client: Client) -> Non
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     request = pb.IngestEventsRequest(events=[sent])
 
-    client.events.IngestEvents(request, metadata=(("traceparent", f"00-{trace}-00f067aa0ba902b7-01"),))
+    with caller_in(trace):
+        client.events.IngestEvents(request)
 
     named = pb.GetEventRequest(customer_id=customer, event_id=sent.id, source=sent.source)
     assert client.events.GetEvent(named).trace_id == trace

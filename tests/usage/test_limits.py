@@ -8,9 +8,8 @@ import grpc
 import pytest
 import redis
 from eventually import eventually
-from usage_harness import Alerts, Client, event, timestamp, utc
+from usage_harness import Alerts, Client, caller_in, event, timestamp, utc
 
-from meterscope.usage.v1 import event_service_pb2 as events_pb
 from meterscope.usage.v1 import limit_service_pb2 as pb
 from services.kit.embedded import EmbeddedValkey
 
@@ -171,10 +170,8 @@ def test_a_batch_that_jumps_over_thresholds_raises_each_once_in_the_trace_that_c
     trace = uuid4().hex
     client.ingest(*[event(customer) for _ in range(7)])
     client.total(customer, "requests")
-    client.events.IngestEvents(
-        events_pb.IngestEventsRequest(events=[event(customer) for _ in range(5)]),
-        metadata=(("traceparent", f"00-{trace}-00f067aa0ba902b7-01"),),
-    )
+    with caller_in(trace):
+        client.ingest(*[event(customer) for _ in range(5)])
 
     eventually(lambda: len(alerts.thresholds(customer)) >= 3)
     client.ingest(*[event(customer) for _ in range(5)])

@@ -1,7 +1,8 @@
 """What tests of the usage service hold in their hands: its client, and the alerts service that it calls."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -10,6 +11,8 @@ import grpc
 from eventually import eventually
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type import decimal_pb2, interval_pb2
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from meterscope.alerts.v1 import alert_service_pb2, alert_service_pb2_grpc
 from meterscope.usage.v1 import event_service_pb2 as events_pb
@@ -26,6 +29,16 @@ SOURCE = "tests"
 TYPE = "http.request"
 
 _numbers = itertools.count(1)
+
+
+@contextmanager
+def caller_in(trace_id: str) -> Iterator[None]:
+    """Make the calls in the block as a caller does who is in a trace of this id."""
+    span = SpanContext(
+        int(trace_id, 16), 0x00F067AA0BA902B7, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)
+    )
+    with trace.use_span(NonRecordingSpan(span)):
+        yield
 
 
 @dataclass
