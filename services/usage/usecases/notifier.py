@@ -16,6 +16,16 @@ def channel(database: Database) -> str:
     return f"rollup_{database.schema}"
 
 
+def hurry(database: Database) -> None:
+    """Break off the rollup's rest: somebody waits for it. Sent at once, and not coalesced."""
+    notices.notify(database, hurry_channel(database))
+
+
+def hurry_channel(database: Database) -> str:
+    """Return the name of the notices that `hurry` sends."""
+    return f"rollup_{database.schema}_hurry"
+
+
 class Notifier:
     """Sends notices beside the calls, one every 50 ms at the most, while `run` is running."""
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from services.kit.db import Database, is_unavailable
 from services.usage.store import places
 from services.usage.store.places import Place
-from services.usage.usecases.notifier import Notifier
+from services.usage.usecases.notifier import Notifier, hurry
 
 _POLL_SECONDS: Final = 0.01
 # How long a stop may go unnoticed.
@@ -40,10 +40,11 @@ class Positions:
             seconds: how long at most.
         """
         deadline = time.monotonic() + seconds
+        self._notifier.notice()
+        hurry(self._database)
         with self._changed:
             self._waiting += 1
             self._changed.notify_all()
-            self._notifier.notice()
             try:
                 while not _reached(self._place, generation, beyond):
                     remaining = deadline - time.monotonic()
