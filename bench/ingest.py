@@ -44,7 +44,9 @@ def measure_batches(stack: UsageStack, arguments: argparse.Namespace) -> dict[st
     postgres_limit.create(superuser, SCHEMA)
     work = postgres_limit.batches(superuser, SCHEMA, 100)
     work_all = work + _fresh(superuser, len(work), calls)
-    ours, limits, connections, lags = [], [], [], []
+    connections, calibration = postgres_limit.best_connections(superuser, work_all)
+    print(f"PostgreSQL alone is fastest with {connections} connections", flush=True)
+    ours, limits, lags = [], [], []
     for pair in range(arguments.pairs):
         requests = load.requests(f"b{pair}-{time.time_ns()}", calls, BATCH, arguments.customers)
         sent = load.send(load.Load(stack.address, requests, BATCH_CALLERS))
@@ -52,18 +54,17 @@ def measure_batches(stack: UsageStack, arguments: argparse.Namespace) -> dict[st
             raise RuntimeError(f"{sent.accepted} of {calls * BATCH} events accepted")
         ours.append(sent.events_per_second)
         lags.append(_settle(stack))
-        winner, rate, _ = postgres_limit.best(superuser, work_all)
-        limits.append(rate)
-        connections.append(winner)
+        limits.append(postgres_limit.run(superuser, work_all, connections))
         print(
-            f"pair {pair + 1}: service {ours[-1]:,.0f} events/s, limit {rate:,.0f} rows/s with {winner} connections, "
-            f"rolled up {lags[-1]:.2f} s behind the last answer, ratio {ours[-1] / rate:.3f}",
+            f"pair {pair + 1}: service {ours[-1]:,.0f} events/s, limit {limits[-1]:,.0f} rows/s, "
+            f"rolled up {lags[-1]:.2f} s behind the last answer, ratio {ours[-1] / limits[-1]:.3f}",
             flush=True,
         )
     return {
         "events_per_second": ours,
         "limit_rows_per_second": limits,
         "limit_connections": connections,
+        "limit_calibration": calibration,
         "rollup_seconds_behind": lags,
         "ratio": machine.ratios(ours, limits),
     }
@@ -146,7 +147,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=200_000, help="events of a batch run")
     parser.add_argument("--singles", type=int, default=10_000, help="calls of a single-event run")
     parser.add_argument("--customers", type=int, default=1_000)
-    parser.add_argument("--servers", type=int, default=1, help="server processes on one port")
+    parser.add_argument("--servers", type=int, default=2, help="server processes on one port")
     parser.add_argument("--save", default="ingest", help="name of the result")
     return parser.parse_args()
 

@@ -3,6 +3,7 @@
 Several processes may serve the same port (SO_REUSEPORT): that is how a service is scaled over cores.
 """
 
+import gc
 import ipaddress
 import logging
 import signal
@@ -21,6 +22,7 @@ from services.kit.interceptors import Authenticate, Entry, service_token
 
 MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
 _HEALTH_EVERY_SECONDS: Final = 2.0
+_GARBAGE_AFTER: Final = 50_000  # objects more than were freed; Python's own default is 700
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -130,6 +132,11 @@ class Server:
         signal.signal(signal.SIGTERM, on_signal)
         signal.signal(signal.SIGINT, on_signal)
         self.start()
+        # What was imported stays for good, and a batch of thousands of events is no sign of garbage: the collector
+        # took a twentieth of ingest's processor time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_GARBAGE_AFTER)
         stop.wait()
         _log.info("stopping", extra={"address": self.address})
         self.stop()
