@@ -1,6 +1,5 @@
 """`python -m services.billing`: real processes, and settings that are wrong."""
 
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 from billing_harness import Client
 from billing_peers import Peers
 from eventually import eventually
+from json_lines import json_lines
 
 from meterscope.billing.v1 import bill_run_service_pb2 as pb
 from services.billing.__main__ import main
@@ -57,15 +57,14 @@ def address(log: Path) -> str:
     """Where the process listens, as it says itself: its port is a free one."""
 
     def told() -> list[str]:
-        lines = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        return [line["address"] for line in lines if line["message"] == "listening"]
+        return [line["address"] for line in json_lines(log) if line["message"] == "listening"]
 
     return eventually(told)[0]
 
 
 def names(trace_file: Path, trace_id: str, attribute: str = "") -> set[str]:
     """The spans of a trace in a file of spans; those with an attribute only, if one is named."""
-    spans = [json.loads(line) for line in trace_file.read_text().splitlines()]
+    spans = json_lines(trace_file)
     return {
         span["name"]
         for span in spans

@@ -1,6 +1,5 @@
 """`python -m services.payments`: real processes, from the command line to the spans they leave."""
 
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from eventually import eventually
+from json_lines import json_lines
 from payments_harness import Client
 
 from meterscope.payments.v1 import payment_method_service_pb2 as methods_pb
@@ -31,7 +31,7 @@ class Process:
     output: Path
 
     def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.output.read_text().splitlines()]
+        return json_lines(self.output)
 
     def address(self) -> str:
         """Where it listens, as it says itself: its port is a free one."""
@@ -78,8 +78,7 @@ def test_server_and_worker_collect_a_payment_under_one_trace(start: Callable[...
         assert len(client.methods.ListPaymentMethods(listing).payment_methods) == 1
 
     def charge() -> list[dict[str, Any]]:
-        spans = [json.loads(line) for line in trace_file.read_text().splitlines()]
-        return [span for span in spans if span["name"] == "charge sandbox"]
+        return [span for span in json_lines(trace_file) if span["name"] == "charge sandbox"]
 
     span = eventually(charge)[0]
     assert span["kind"] == "SpanKind.CLIENT"
@@ -88,8 +87,11 @@ def test_server_and_worker_collect_a_payment_under_one_trace(start: Callable[...
     assert span["attributes"]["customer_id"] == created.customer_id
 
     def call() -> list[dict[str, Any]]:
-        spans = [json.loads(line) for line in trace_file.read_text().splitlines()]
-        return [span for span in spans if span["name"] == "meterscope.payments.v1.PaymentService/CreatePayment"]
+        return [
+            span
+            for span in json_lines(trace_file)
+            if span["name"] == "meterscope.payments.v1.PaymentService/CreatePayment"
+        ]
 
     assert eventually(call)[0]["context"]["trace_id"] == span["context"]["trace_id"]
     assert CARD not in server.output.read_text()
