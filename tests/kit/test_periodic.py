@@ -22,8 +22,15 @@ def rows(store: Store, job: str = "collect") -> list[str]:
 
 
 def schedule(store: Store, name: str = "dunning") -> sa.Row[tuple[object, ...]]:
-    with store.database.transaction() as conn:
-        return conn.execute(sa.select(schedules).where(schedules.c.name == name)).one()
+    """The row, as soon as the worker has made it."""
+
+    def made() -> sa.Row[tuple[object, ...]] | None:
+        with store.database.transaction() as conn:
+            return conn.execute(sa.select(schedules).where(schedules.c.name == name)).one_or_none()
+
+    row = eventually(made)
+    assert row is not None
+    return row
 
 
 def move_back(store: Store, by: timedelta) -> None:
