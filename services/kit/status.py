@@ -63,12 +63,13 @@ def _first_nul(message: Message, path: str) -> str:
 
 
 def _parts(field: FieldDescriptor, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield a field's values with their places: `[3]` in a list, `.name` in a map."""
+    """Yield a field's values with their places: `[3]` in a list, `.name` in a map, where the names are texts as well."""
     if not field.is_repeated:
         yield "", value
     elif field.message_type and field.message_type.GetOptions().map_entry:
         for key, part in value.items():
-            yield f".{key!r}" if "\0" in str(key) else f".{key}", f"{part}\0" if "\0" in str(key) else part
+            yield f".{key!r}", key
+            yield f".{key}", part
     else:
         yield from ((f"[{index}]", part) for index, part in enumerate(value))
 

@@ -4,12 +4,12 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from eventually import eventually
 
 from meterscope.supervisor.errors import SupervisorError
 from meterscope.supervisor.folder import DataFolder
@@ -71,14 +71,6 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         yield Scene(folder)
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        pause.wait(0.02)
-
-
 def test_children_start_together_and_stop_rank_by_rank_the_highest_first(scene: Scene) -> None:
     programs = [scene.program("low", rank=0), scene.program("middle", rank=1), scene.program("high", rank=2)]
     with scene.stack() as stack:
@@ -97,7 +89,7 @@ def test_a_killed_child_is_started_again(scene: Scene) -> None:
         def kill_and_stop() -> None:
             os.kill(before["one"], signal.SIGKILL)
             try:
-                wait_until(lambda: scene.lines().count("one runs") == 2)
+                eventually(lambda: scene.lines().count("one runs") == 2, seconds=10)
             finally:
                 os.kill(os.getpid(), signal.SIGTERM)
 
