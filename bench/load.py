@@ -73,6 +73,7 @@ def send(load: Load) -> Sent:
     ours, theirs = context.Pipe()
     process = context.Process(target=_client, args=(theirs, load))
     process.start()
+    theirs.close()
     sent = ours.recv()
     process.join()
     if isinstance(sent, Exception):

@@ -91,7 +91,6 @@ def run(url: str, work: list[Batch], connections: int) -> float:
     """Send all transactions over so many connections, into emptied tables; return rows/s."""
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("TRUNCATE bench_limit.event_keys, bench_limit.events")
-        conn.execute("CHECKPOINT")
     pending = iter(work)
     lock = threading.Lock()
     opened = [psycopg.connect(url, autocommit=True) for _ in range(connections)]

@@ -30,7 +30,7 @@ class Settings:
     alerts_address: str = variable("METERSCOPE_ALERTS_ADDRESS", default="127.0.0.1:8084", help="the alerts service")
     ingest_writers: int = variable(
         "METERSCOPE_USAGE_INGEST_WRITERS",
-        default=4,
+        default=3,
         minimum=1,
         help="transactions in which a server process stores events at a time; what arrives meanwhile shares the next",
     )

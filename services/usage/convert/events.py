@@ -1,6 +1,6 @@
 """Events. On the way in each field is touched once: that is most of what a batch costs here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import orjson
@@ -11,50 +11,76 @@ from services.usage.domain.event import (
     MAX_ATTRIBUTES,
     Event,
     Rejected,
-    admit,
+    Texts,
     check_attributes,
+    check_customer,
     check_size,
+    content_digest,
+    encoded,
+    identity_digest,
     parse_trace_id,
+    quantities_json,
 )
-from services.usage.domain.verdict import ACCEPTED, Outcome, Verdict
+from services.usage.domain.event import instant as event_time
+from services.usage.domain.verdict import ACCEPTED, Outcome, Verdict, rejected
 from services.usage.store.events import Filter, StoredEvent
 
 # With attributes of this many bytes and 64 quantities, the rest within its limits, an event has less than 64 KiB.
 _SURELY_SMALL: Final = 4096
+_SOURCES: Final = Texts("source")
+_TYPES: Final = Texts("type")
+_OUTCOMES: Final = {outcome: pb.Outcome.ValueType(outcome) for outcome in Outcome}
+_new: Final = tuple.__new__
 
 
-def admitted(message: pb.Event, trace_id: bytes, now_us: int) -> Event:
-    """Decode and check an event.
+def admitted(
+    messages: Iterable[pb.Event], trace_id: bytes, now_us: int
+) -> tuple[list[Event], list[tuple[int, Verdict]]]:
+    """Decode and check events; return those that may be stored, and the places and verdicts of those that never will.
 
     Args:
-        message: as it was sent.
+        messages: as they were sent.
         trace_id: of the call (16 bytes or empty), for events that name none.
         now_us: the server's clock in microseconds.
-
-    Raises:
-        Rejected: names what is wrong.
     """
-    if not message.HasField("time"):
-        raise Rejected("MISSING", "time", "time is not set; send an instant such as 2025-11-01T00:00:00Z")
-    time = message.time
-    numbers = message.quantities
-    own_trace = message.trace_id
-    attributes = _attributes(message)
-    if len(attributes) > _SURELY_SMALL or len(numbers) > MAX_ATTRIBUTES:
-        check_size(message.ByteSize(), len(attributes))
-    return admit(
-        customer_id=message.customer_id,
-        customer_key=message.customer_key,
-        id=message.id,
-        source=message.source,
-        type=message.type,
-        seconds=time.seconds,
-        nanos=time.nanos,
-        quantities=[(name, numbers[name].value) for name in numbers],
-        attributes=attributes,
-        trace_id=parse_trace_id(own_trace) if own_trace else trace_id,
-        now_us=now_us,
-    )
+    events: list[Event] = []
+    refused: list[tuple[int, Verdict]] = []
+    for place, message in enumerate(messages):
+        try:
+            id_bytes = encoded("id", message.id)
+            source = _SOURCES[message.source]
+            type_bytes = _TYPES[message.type]
+            customer_id, customer_key = message.customer_id, message.customer_key
+            check_customer(customer_id, customer_key)
+            time = _time(message, now_us)
+            numbers = message.quantities
+            quantities = quantities_json([(name, numbers[name].value) for name in numbers])
+            attributes = _attributes(message)
+            if len(attributes) > _SURELY_SMALL or len(numbers) > MAX_ATTRIBUTES:
+                check_size(message.ByteSize(), len(attributes))
+            own_trace = message.trace_id
+            # tuple.__new__ spares the Python function that a NamedTuple's own constructor is.
+            event = _new(
+                Event,
+                (
+                    customer_id,
+                    customer_key,
+                    id_bytes,
+                    source,
+                    type_bytes,
+                    time,
+                    quantities,
+                    attributes,
+                    parse_trace_id(own_trace) if own_trace else trace_id,
+                    identity_digest(source, id_bytes),
+                    content_digest(type_bytes, time, quantities, attributes),
+                ),
+            )
+        except Rejected as error:
+            refused.append((place, rejected(error)))
+        else:
+            events.append(event)
+    return events, refused
 
 
 def ingest_response(events: Sequence[pb.Event], verdicts: Sequence[Verdict]) -> pb.IngestEventsResponse:
@@ -63,19 +89,14 @@ def ingest_response(events: Sequence[pb.Event], verdicts: Sequence[Verdict]) -> 
     add = response.results.add
     counts = [0] * (len(Outcome) + 1)
     for index, (message, verdict) in enumerate(zip(events, verdicts, strict=True)):
+        result = add()
+        result.index = index
+        result.id = message.id
         outcome = verdict.outcome
+        result.outcome = _OUTCOMES[outcome]
         counts[outcome] += 1
-        if verdict is ACCEPTED:
-            add(index=index, id=message.id, outcome=pb.OUTCOME_ACCEPTED)
-        else:
-            add(
-                index=index,
-                id=message.id,
-                outcome=pb.Outcome.ValueType(outcome),
-                reason=verdict.reason,
-                field=verdict.field,
-                message=verdict.message,
-            )
+        if verdict is not ACCEPTED:
+            result.reason, result.field, result.message = verdict.reason, verdict.field, verdict.message
     response.accepted = counts[Outcome.ACCEPTED]
     response.duplicate = counts[Outcome.DUPLICATE]
     response.conflict = counts[Outcome.CONFLICT]
@@ -115,6 +136,14 @@ def stored_event(stored: StoredEvent) -> pb.Event:
     return message
 
 
+def _time(message: pb.Event, now_us: int) -> int:
+    time = message.time
+    seconds = time.seconds
+    if not seconds and not message.HasField("time"):
+        raise Rejected("MISSING", "time", "time is not set; send an instant such as 2025-11-01T00:00:00Z")
+    return event_time(seconds, time.nanos, now_us)
+
+
 def _attributes(message: pb.Event) -> bytes:
     """Return the attributes as JSON with sorted keys, empty without any."""
     found = message.attributes
@@ -123,7 +152,8 @@ def _attributes(message: pb.Event) -> bytes:
     # Twice as fast as dict(found).
     attributes = {name: found[name] for name in found}
     # Copied, because orjson's result is a shrunken buffer of 1 KiB: to keep a thousand of those costs malloc 2 µs each.
-    encoded = b"%b" % orjson.dumps(attributes, option=orjson.OPT_SORT_KEYS)
-    if len(attributes) > MAX_ATTRIBUTES or b"\\u0000" in encoded:
+    document = b"%b" % orjson.dumps(attributes, option=orjson.OPT_SORT_KEYS)
+    # A NUL would be written as an escape.
+    if b"\\" in document or len(attributes) > MAX_ATTRIBUTES:
         check_attributes(attributes)
-    return encoded
+    return document

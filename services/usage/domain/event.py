@@ -25,6 +25,7 @@ DIGEST_BYTES: Final = 16
 # Of characters: however they are encoded, they fit.
 _SURELY_SHORT: Final = MAX_TEXT_BYTES // 4
 _TRACE_DIGITS: Final = 32
+_MOST_TEXTS: Final = 4096
 _NO_TRACE: Final = bytes(16)
 # A copy costs two thirds of a new one.
 _EMPTY_DIGEST: Final = blake2b(digest_size=DIGEST_BYTES)
@@ -66,61 +67,6 @@ class Event(NamedTuple):
     content: bytes
 
 
-def admit(
-    *,
-    customer_id: str,
-    customer_key: str,
-    id: str,  # noqa: A002 - the field's name
-    source: str,
-    type: str,  # noqa: A002 - the field's name
-    seconds: int,
-    nanos: int,
-    quantities: Sequence[tuple[str, str]],
-    attributes: bytes,
-    trace_id: bytes,
-    now_us: int,
-) -> Event:
-    """Check an event and bring it into its stored form.
-
-    Args:
-        customer_id: the customer's id, or empty.
-        customer_key: an external key of the customer, or empty.
-        id: chosen by the producer, unique per source.
-        source: where it happened.
-        type: what happened.
-        seconds: when it happened, since 1970 (UTC).
-        nanos: the rest of it, cut to microseconds.
-        quantities: names and decimal numbers.
-        attributes: a JSON object with sorted keys, or empty; see `check_attributes`.
-        trace_id: see `parse_trace_id`.
-        now_us: the server's clock, in microseconds since 1970.
-
-    Raises:
-        Rejected: names the field.
-    """
-    id_bytes = encoded("id", id)
-    source_bytes = encoded("source", source)
-    type_bytes = encoded("type", type)
-    _check_customer(customer_id, customer_key)
-    time = seconds * MICROSECONDS + nanos // 1000
-    if not EARLIEST_US <= time <= now_us + MAX_AHEAD_US or not 0 <= nanos < 1_000_000_000:  # noqa: PLR2004 - nanoseconds in a second
-        raise _bad_time(time, nanos, now_us)
-    amounts = quantities_json(quantities)
-    return Event(
-        customer_id,
-        customer_key,
-        id_bytes,
-        source_bytes,
-        type_bytes,
-        time,
-        amounts,
-        attributes,
-        trace_id,
-        identity_digest(source_bytes, id_bytes),
-        content_digest(type_bytes, time, amounts, attributes),
-    )
-
-
 def identity_digest(source: bytes, id: bytes) -> bytes:  # noqa: A002 - the field's name
     """Return the digest that stands for (source, id) in keys. NUL separates: neither may hold one."""
     digest = _EMPTY_DIGEST.copy()
@@ -136,6 +82,26 @@ def content_digest(type: bytes, time: int, quantities: bytes, attributes: bytes)
     digest = _EMPTY_DIGEST.copy()
     digest.update(b"\0".join((time.to_bytes(8, "big"), type, quantities, attributes)))
     return digest.digest()
+
+
+class Texts(dict[str, bytes]):
+    """What `encoded` returned for the texts that a field had lately: few sources and types recur a lot."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__()
+        self._field = field
+
+    def __missing__(self, text: str) -> bytes:
+        """Check and remember a text.
+
+        Raises:
+            Rejected: see `encoded`.
+        """
+        data = encoded(self._field, text)
+        if len(self) >= _MOST_TEXTS:
+            self.clear()
+        self[text] = data
+        return data
 
 
 def encoded(field: str, text: str) -> bytes:
@@ -220,7 +186,12 @@ def parse_trace_id(text: str) -> bytes:
     return data
 
 
-def _check_customer(customer_id: str, customer_key: str) -> None:
+def check_customer(customer_id: str, customer_key: str) -> None:
+    """Check how an event names its customer.
+
+    Raises:
+        Rejected: by none or two names, or by one that can be none.
+    """
     if customer_id and customer_key:
         raise Rejected("TWO_CUSTOMERS", "customer_key", "customer_id is set as well; send exactly one of them")
     name = customer_id or customer_key
@@ -228,6 +199,18 @@ def _check_customer(customer_id: str, customer_key: str) -> None:
         raise Rejected("NO_CUSTOMER", "customer_id", "neither customer_id nor customer_key is set; send one of them")
     if len(name) > _SURELY_SHORT or "\0" in name:
         encoded("customer_id" if customer_id else "customer_key", name)
+
+
+def instant(seconds: int, nanos: int, now_us: int) -> int:
+    """Return when an event happened, in microseconds since 1970; nanoseconds are cut off.
+
+    Raises:
+        Rejected: before the year 2000, more than 5 minutes ahead of `now_us`, or no time at all.
+    """
+    time = seconds * MICROSECONDS + nanos // 1000
+    if not EARLIEST_US <= time <= now_us + MAX_AHEAD_US or not 0 <= nanos < 1_000_000_000:  # noqa: PLR2004 - nanoseconds in a second
+        raise _bad_time(time, nanos, now_us)
+    return time
 
 
 def _bad_time(time: int, nanos: int, now_us: int) -> Rejected:

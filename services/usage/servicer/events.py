@@ -14,9 +14,8 @@ from services.kit.telemetry import current_trace_id
 from services.usage.convert import events as convert
 from services.usage.convert import quarantine
 from services.usage.convert.fields import text
-from services.usage.domain.event import Rejected
 from services.usage.domain.instant import to_us
-from services.usage.domain.verdict import Outcome, Verdict, rejected
+from services.usage.domain.verdict import Outcome, Verdict
 from services.usage.metrics import IngestMetrics
 from services.usage.usecases.events import Events
 from services.usage.usecases.ingest import MAX_EVENTS, Ingest
@@ -100,14 +99,8 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
         trace_id = bytes.fromhex(current_trace_id())
         span_id = span.span_id.to_bytes(8, "big") if span.is_valid else b""
         now_us = to_us(self._clock())
-        admitted, verdicts, places = [], [], []
-        for place, message in enumerate(request.events):
-            try:
-                admitted.append(convert.admitted(message, trace_id, now_us))
-            except Rejected as error:
-                verdicts.append(rejected(error))
-                places.append(place)
-        stored = list(self._ingest.take(admitted, span_id)) if admitted else []
-        for place, verdict in zip(places, verdicts, strict=True):
-            stored.insert(place, verdict)
-        return stored
+        events, refused = convert.admitted(request.events, trace_id, now_us)
+        verdicts = list(self._ingest.take(events, span_id)) if events else []
+        for place, verdict in refused:
+            verdicts.insert(place, verdict)
+        return verdicts

@@ -56,7 +56,7 @@ COPY events (customer, time, digest, tx, seal, span_id, trace_id, received, gene
 FROM STDIN (FORMAT binary)
 """
 _FIELDS: Final = 15
-_HEAD: Final = struct.Struct(">hi8si8si16s")
+_HEAD: Final = struct.Struct(">hi8siqi16s")
 _KEY_WIDTH: Final = 8
 
 
@@ -85,10 +85,10 @@ def write(conn: psycopg.Connection[Any], batch: Sequence[Placed], now: datetime)
     held = [placed for placed in batch if not placed.customer]
     if held:
         hold(conn, held, now)
-    firsts: dict[bytes, Placed] = {}
-    for placed in batch:
-        if placed.customer:
-            firsts.setdefault(placed.customer + placed.event.identity, placed)
+    known = [placed for placed in batch if placed.customer] if held else batch
+    # Of two with one identity the first stays.
+    keys = [placed.customer + placed.event.identity for placed in known]
+    firsts = dict(zip(reversed(keys), reversed(known), strict=True))
     fresh = _insert_keys(conn, firsts, place.floor)
     if fresh:
         _append(conn, [firsts[key] for key in fresh], place, now)
@@ -111,17 +111,22 @@ def _begin(conn: psycopg.Connection[Any]) -> _Place:
 
 def _insert_keys(conn: psycopg.Connection[Any], firsts: Mapping[bytes, Placed], floor: int) -> list[bytes]:
     """Insert the keys that are not there, but none below the floor; return them, sorted."""
-    keys = sorted(key for key, placed in firsts.items() if placed.event.time >= floor)
+    keys = sorted(firsts)
+    events = [firsts[key].event for key in keys]
+    times = [event.time for event in events]
+    if keys and min(times) < floor:
+        keys = [key for key, time in zip(keys, times, strict=True) if time >= floor]
+        events = [firsts[key].event for key in keys]
+        times = [event.time for event in events]
     if not keys:
         return []
-    events = [firsts[key].event for key in keys]
     cursor = conn.execute(
         _INSERT_KEYS,
         (
             wire.int8_array([key[:_KEY_WIDTH] for key in keys]),
             wire.uuid_array([event.identity for event in events]),
             wire.uuid_array([event.content for event in events]),
-            wire.time_array([wire.time(event.time) for event in events]),
+            wire.time_array(times),
         ),
         prepare=True,
         binary=True,
@@ -165,24 +170,26 @@ def _append(conn: psycopg.Connection[Any], accepted: Sequence[Placed], place: _P
     no_seal, tx = wire.text(wire.int8(0)), wire.text(wire.int8(place.tx))
     received = wire.text(wire.time(to_us(now))) + wire.text(place.generation.to_bytes(4, "big"))
     sampled, unsampled = received + wire.text(b"\x01"), received + wire.text(b"\x00")
+    texts = wire.Texts()
+    head, field, jsonb, shift = _HEAD.pack, wire.field, wire.jsonb, wire.SHIFT
     parts = [wire.COPY_HEADER]
-    for placed in accepted:
-        event = placed.event
+    for event, customer, _reason, span_id, is_sampled in accepted:
+        _, _, id_bytes, source, type_bytes, time, quantities, attributes, trace_id, identity, _ = event
         seal = no_seal
-        if seals and placed.customer in seals:
-            seal = wire.text(wire.int8(_seal_of(event.time, seals[placed.customer])))
+        if seals and customer in seals:
+            seal = wire.text(wire.int8(_seal_of(time, seals[customer])))
         parts += (
-            _HEAD.pack(_FIELDS, 8, placed.customer, 8, wire.time(event.time), 16, event.identity),
+            head(_FIELDS, 8, customer, 8, time - shift, 16, identity),
             tx,
             seal,
-            wire.field(placed.span_id),
-            wire.field(event.trace_id),
-            sampled if placed.sampled else unsampled,
-            wire.text(event.id),
-            wire.text(event.source),
-            wire.text(event.type),
-            wire.jsonb(event.quantities),
-            wire.jsonb(event.attributes),
+            field(span_id),
+            field(trace_id),
+            sampled if is_sampled else unsampled,
+            field(id_bytes),
+            texts[source],
+            texts[type_bytes],
+            jsonb(quantities),
+            jsonb(attributes),
         )
     parts.append(wire.COPY_TRAILER)
     with conn.cursor() as cursor, cursor.copy(_COPY) as copy:

@@ -15,8 +15,8 @@ from services.usage.store.customers import PERIOD_START
 from services.usage.store.places import STRIPE
 from services.usage.tables import rollups
 
-# What one transaction may hold: with few enough of them ahead no slice is too large, and need not be counted.
-_EVENTS_A_TRANSACTION: Final = 10_000
+# What one transaction may hold.
+MAX_EVENTS_A_TRANSACTION: Final = 10_000
 
 _TEMPORARY: Final = (
     """
@@ -31,6 +31,9 @@ _TEMPORARY: Final = (
     ) ON COMMIT DELETE ROWS
     """,
 )
+# The planner's statistics are behind what was just stored: it expects a handful of rows, and would sort them all.
+_PLAN_TO_HASH: Final = sa.text("SELECT set_config('enable_sort', 'off', true), set_config('work_mem', '64MB', true)")
+_PLAN_FREELY: Final = sa.text("SET LOCAL enable_sort = on")
 _HORIZON: Final = sa.text("SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)")
 # Asked before the horizon is: whoever holds that back began before this instant.
 _OLDEST_WRITER: Final = sa.text(
@@ -109,8 +112,11 @@ _ADD_BUCKETS: Final = sa.text(
 _OF_BUCKET: Final = PERIOD_START.format(customer="b.customer", zone="c.time_zone", instant="b.start_time")
 _ADD_PERIODS: Final = sa.text(
     f"""
-    WITH placed AS MATERIALIZED (
-        SELECT b.*, {_OF_BUCKET} AS period_start FROM slice AS b JOIN customers AS c ON c.number = b.customer
+    WITH places AS MATERIALIZED (
+        SELECT b.customer, b.start_time, {_OF_BUCKET} AS period_start
+        FROM (SELECT DISTINCT customer, start_time FROM slice) AS b JOIN customers AS c ON c.number = b.customer
+    ), placed AS MATERIALIZED (
+        SELECT b.*, p.period_start FROM slice AS b JOIN places AS p USING (customer, start_time)
     ), counted AS (
         INSERT INTO period_totals AS t
             (customer, meter, period_start, seal, group_key, count, sum, generation, position)
@@ -151,7 +157,7 @@ _MOVED: Final = sa.text(
     GROUP BY c.number, m.number, k.period_start, k.count, k.sum
     """
 )
-_LAG: Final = sa.text("SELECT avg(extract(epoch FROM clock_timestamp() - newest)) FROM slice")
+_TAKEN: Final = sa.text("SELECT sum(count), avg(extract(epoch FROM clock_timestamp() - newest)) FROM slice")
 
 
 @dataclass(frozen=True)
@@ -169,6 +175,14 @@ class Turn:
     def parameters(self) -> dict[str, Any]:
         """Return the statements' parameters."""
         return {"generation": self.generation, "last": self.last, "upto": self.upto}
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a turn took in: events, each as often as meters count it, and the mean age in seconds of the newest."""
+
+    counted: int
+    age: float
 
 
 @dataclass(frozen=True)
@@ -211,12 +225,14 @@ def prepare(conn: sa.Connection) -> None:
         conn.execute(sa.text(statement))
 
 
-def begin(conn: sa.Connection, most: int) -> Turn | None:
+def begin(conn: sa.Connection, most: int, density: int = MAX_EVENTS_A_TRANSACTION) -> Turn | None:
     """Take the rollup's place and say what this turn takes in; None if nothing has ended since the last one.
 
     Args:
         conn: the turn's transaction.
         most: events in a turn; a single transaction may have more.
+        density: events that a transaction is expected to have at most: with few enough transactions ahead no slice is
+            too large, and they need not be counted.
     """
     prepare(conn)
     mine = sa.select(rollups.c.generation, rollups.c.last).where(rollups.c.stripe == STRIPE).with_for_update()
@@ -226,24 +242,26 @@ def begin(conn: sa.Connection, most: int) -> Turn | None:
     if horizon <= last:
         return None
     whole = Turn(generation, last, horizon, as_of)
-    if (horizon - last) * _EVENTS_A_TRANSACTION <= most:
+    if (horizon - last) * density <= most:
         return whole
     cut = conn.execute(_CUT, whole.parameters() | {"most": most}).scalar_one_or_none()
     return whole if cut is None else Turn(generation, last, max(cut, last + 1), None)
 
 
-def add(conn: sa.Connection, turn: Turn) -> float | None:
-    """Add the turn's events to the totals; return the mean age in seconds of the newest events, None without any."""
+def add(conn: sa.Connection, turn: Turn) -> Taken:
+    """Add the turn's events to the totals."""
+    conn.execute(_PLAN_TO_HASH)
     conn.execute(_AGGREGATE, turn.parameters())
+    conn.execute(_PLAN_FREELY)
     if conn.execute(_TOUCHES_EDGES).scalar_one():
         conn.execute(_CUT_AT_EDGES, turn.parameters())
-    age = conn.execute(_LAG).scalar_one()
-    if age is None:
-        return None
+    counted, age = conn.execute(_TAKEN).one()
+    if counted is None:
+        return Taken(0, 0.0)
     conn.execute(_ADD_BUCKETS)
     conn.execute(_ADD_PERIODS, turn.parameters())
     conn.execute(_SAMPLE, turn.parameters())
-    return float(age)
+    return Taken(int(counted), float(age))
 
 
 def moved(conn: sa.Connection) -> list[Moved]:

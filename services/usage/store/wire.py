@@ -14,8 +14,8 @@ from psycopg.pq import Format
 
 from services.usage.domain.instant import to_us
 
-# PostgreSQL counts time from 2000.
-_SHIFT: Final = to_us(datetime(2000, 1, 1, tzinfo=UTC))
+# PostgreSQL counts time from 2000: this many microseconds less than since 1970.
+SHIFT: Final = to_us(datetime(2000, 1, 1, tzinfo=UTC))
 
 COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TRAILER: Final = b"\xff\xff"
@@ -24,6 +24,10 @@ NULL: Final = b"\xff\xff\xff\xff"
 _int32: Final = struct.Struct(">i")
 _int64: Final = struct.Struct(">q")
 _array: Final = struct.Struct(">iiiii")
+# To look a size up takes half as long as to pack it.
+_SIZES_KNOWN: Final = 1024
+_SIZES: Final = tuple(_int32.pack(size) for size in range(_SIZES_KNOWN))
+_JSONB_SIZES: Final = tuple(size + b"\x01" for size in _SIZES)
 
 
 class Int8Array(bytes):
@@ -76,7 +80,7 @@ def number(data: bytes) -> int:
 
 def time(microseconds: int) -> bytes:
     """Return a timestamptz of microseconds since 1970."""
-    return _int64.pack(microseconds - _SHIFT)
+    return _int64.pack(microseconds - SHIFT)
 
 
 def int8_array(items: Sequence[bytes]) -> Int8Array:
@@ -89,24 +93,38 @@ def uuid_array(items: Sequence[bytes]) -> UuidArray:
     return UuidArray(_fixed(items, 2950, 16))
 
 
-def time_array(items: Sequence[bytes]) -> TimeArray:
-    """Return an array of what `time` returned."""
-    return TimeArray(_fixed(items, 1184, 8))
+def time_array(microseconds: Sequence[int]) -> TimeArray:
+    """Return an array of timestamptz, of microseconds since 1970."""
+    packed = struct.pack(f">{len(microseconds)}q", *[each - SHIFT for each in microseconds])
+    return TimeArray(_fixed([packed[place : place + 8] for place in range(0, len(packed), 8)], 1184, 8))
 
 
 def field(data: bytes) -> bytes:
     """Return a COPY field; NULL for an empty value."""
-    return _int32.pack(len(data)) + data if data else NULL
+    return text(data) if data else NULL
 
 
 def text(data: bytes) -> bytes:
     """Return a COPY field of a text, which may be empty."""
-    return _int32.pack(len(data)) + data
+    size = len(data)
+    return (_SIZES[size] if size < _SIZES_KNOWN else _int32.pack(size)) + data
 
 
 def jsonb(data: bytes) -> bytes:
     """Return a COPY field of a jsonb document; NULL for an empty one."""
-    return _int32.pack(len(data) + 1) + b"\x01" + data if data else NULL
+    if not data:
+        return NULL
+    size = len(data) + 1
+    return (_JSONB_SIZES[size] if size < _SIZES_KNOWN else _int32.pack(size) + b"\x01") + data
+
+
+class Texts(dict[bytes, bytes]):
+    """What `text` returns, made once for texts that recur."""
+
+    def __missing__(self, data: bytes) -> bytes:
+        """Make and remember a field."""
+        made = self[data] = text(data)
+        return made
 
 
 def rows(cursor: psycopg.Cursor[Any], width: int) -> Iterable[tuple[bytes, ...]]:

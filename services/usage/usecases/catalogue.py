@@ -66,11 +66,14 @@ class Catalogue:
     def place(self, events: Sequence[Event]) -> list[tuple[bytes, str]]:
         """Return for each event its customer's number (see `wire.int8`) and "", or nothing and why it must be held."""
         ids, keys, types = self._ids, self._keys, self._types
-        found = [ids.get(event.customer_id) if event.customer_id else keys.get(event.customer_key) for event in events]
+        found = [keys.get(event.customer_key) or ids.get(event.customer_id) for event in events]
         if None in found:
             self._ask(events, found)
-        if not types.issuperset(event.type for event in events):
+        sent = {event.type for event in events}
+        if not sent <= types:
             types = self._read_meters()
+        if sent <= types and None not in found:
+            return [(customer or b"", "") for customer in found]
         return [
             (customer, "") if customer and event.type in types else (b"", _reason(customer))
             for event, customer in zip(events, found, strict=True)

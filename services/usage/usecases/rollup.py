@@ -19,13 +19,15 @@ from services.kit.leases import Lease
 from services.kit.notices import Listener
 from services.usage.metrics import RollupMetrics, RollupState
 from services.usage.store import generation, holders, recount, rollup, shares
-from services.usage.store.rollup import Moved, Turn
+from services.usage.store.rollup import Moved, Taken, Turn
 from services.usage.usecases.notifier import channel, hurry_channel
 from services.usage.usecases.publish import Publisher
 from services.usage.usecases.signals import Signals
 
 _EVENTS_A_TURN: Final = 200_000
 _FEWEST_EVENTS_A_TURN: Final = 1_000
+# The next turn's transactions may hold so many times the events of this one's.
+_DENSER: Final = 2
 _TICK_SECONDS: Final = 0.25
 # Without any work the place still moves: readers wait for it.
 _IDLE_SECONDS: Final = 1.0
@@ -59,6 +61,8 @@ class Rollup:
         self._publisher = publisher
         self._metrics = metrics
         self._events_a_turn = self._most = events_a_turn
+        # Events in a transaction, by what the last turn had.
+        self._density = rollup.MAX_EVENTS_A_TRANSACTION
 
     def turn(self) -> Turn | None:
         """Take in what has ended since the last turn, at most a slice; None if nothing has.
@@ -89,24 +93,26 @@ class Rollup:
         if not same_cluster:
             self._raise_generation()
         with self._database.transaction() as conn:
-            turn = rollup.begin(conn, self._most)
+            turn = rollup.begin(conn, self._most, self._density)
             if turn is None:
                 return None
-            age, moved = self._take(conn, turn)
+            taken, moved = self._take(conn, turn)
             rollup.advance(conn, turn)
-        self._metrics.turned(time.perf_counter() - started, age)
+        if taken.counted:
+            self._density = min(_DENSER * taken.counted // (turn.upto - turn.last) + 1, rollup.MAX_EVENTS_A_TRANSACTION)
+        self._metrics.turned(time.perf_counter() - started, taken.age if taken.counted else None)
         self._publisher.publish(turn, moved)
         self._count(moved)
         return turn
 
-    def _take(self, conn: sa.Connection, turn: Turn) -> tuple[float | None, list[Moved]]:
-        """Do a turn's work in its transaction; return the newest events' age and what moved."""
-        age = rollup.add(conn, turn)
+    def _take(self, conn: sa.Connection, turn: Turn) -> tuple[Taken, list[Moved]]:
+        """Do a turn's work in its transaction; return what it took in and what moved."""
+        taken = rollup.add(conn, turn)
         recount.set_anew(conn, turn)
         moved = rollup.moved(conn)
         if moved:
             self._signals.put(conn, turn)
-        return age, moved
+        return taken, moved
 
     def _raise_generation(self) -> None:
         """Roll up what the database had when it was restored; writers go on in the next generation."""
