@@ -64,6 +64,7 @@ class Database:
             schema=schema, application=f"{service}-{role}", transaction_timeout=transaction_timeout
         )
         self._waiting = 0
+        self._disposed = False
         self._lock = threading.Lock()
         self.engine = sa.create_engine(
             self.url,
@@ -76,6 +77,7 @@ class Database:
             # Errors are logged, traced and stored, and values may be secrets or personal.
             hide_parameters=True,
         )
+        sa.event.listen(self.engine, "checkin", self._checked_in)
         self._pool_size = pool_size
         StatementTelemetry(self.engine, namespace=f"{self.engine.url.database}|{schema}")
         self._declare_metrics(role)
@@ -147,8 +149,13 @@ class Database:
         return True
 
     def dispose(self) -> None:
-        """Close the pool's connections."""
+        """Close the pool's connections; those that are in use, when they come back."""
+        self._disposed = True
         self.engine.dispose()
+
+    def _checked_in(self, connection: psycopg.Connection[Any] | None, _record: object) -> None:
+        if self._disposed and connection is not None:
+            connection.close()
 
     @contextmanager
     def _connect(self) -> Iterator[sa.Connection]:

@@ -81,6 +81,7 @@ class Server:
         self._health = health.HealthServicer()
         self._is_serving = True
         self._stopping = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="health", daemon=True)
         self._server = grpc.server(
             ThreadPoolExecutor(settings.grpc_threads, thread_name_prefix="grpc"),
             interceptors=[Entry(authenticate or service_token(settings.service_token))],
@@ -110,7 +111,7 @@ class Server:
         self._server.start()
         self._report(serving=self._check is None or self._check())
         if self._check is not None:
-            threading.Thread(target=self._watch, name="health", daemon=True).start()
+            self._watcher.start()
         _log.info("listening", extra={"address": self.address})
         return port
 
@@ -119,6 +120,9 @@ class Server:
         self._stopping.set()
         self._health.enter_graceful_shutdown()
         self._server.stop(self._settings.grace.total_seconds()).wait()
+        # It may be asking the database that is closed next.
+        if self._watcher.is_alive():
+            self._watcher.join(_HEALTH_EVERY_SECONDS)
         if self._on_stop is not None:
             self._on_stop()
 

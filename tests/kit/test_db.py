@@ -217,3 +217,9 @@ def test_statements_and_the_pool_are_measured(database_url: str, metric_reader: 
     (utilization,) = points(measured, "billing.db.connection_pool_utilization", {"service": "measured"})
     assert utilization.value == 0.5
     database.dispose()
+
+
+def test_a_connection_in_use_at_the_stop_is_closed_when_it_comes_back(database: Database) -> None:
+    with database.raw() as conn:
+        database.dispose()
+    assert conn.closed
