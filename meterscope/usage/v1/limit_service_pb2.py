@@ -24,12 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.type import decimal_pb2 as google_dot_type_dot_decimal__pb2
 from google.type import interval_pb2 as google_dot_type_dot_interval__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'meterscope/usage/v1/limit_service.proto\x12\x13meterscope.usage.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19google/type/decimal.proto\x1a\x1agoogle/type/interval.proto\"k\n\x11\x43heckLimitRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05meter\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x08quantity\x18\x03 \x01(\x0b\x32\x14.google.type.Decimal\"\xfd\x02\n\x12\x43heckLimitResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\"\n\x04used\x18\x02 \x01(\x0b\x32\x14.google.type.Decimal\x12#\n\x05limit\x18\x03 \x01(\x0b\x32\x14.google.type.Decimal\x12\'\n\tremaining\x18\x04 \x01(\x0b\x32\x14.google.type.Decimal\x12\x12\n\npercentage\x18\x05 \x01(\x01\x12.\n\nreset_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x04kind\x18\x07 \x01(\x0e\x32\x1e.meterscope.usage.v1.LimitKind\x12\x38\n\ranswered_from\x18\x08 \x01(\x0e\x32!.meterscope.usage.v1.AnsweredFrom\x12)\n\x05\x61s_of\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05meter\x18\n \x01(\t\"U\n\x11ListLimitsRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"f\n\x12ListLimitsResponse\x12\x37\n\x06limits\x18\x01 \x03(\x0b\x32\'.meterscope.usage.v1.CheckLimitResponse\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8f\x01\n\x05Limit\x12\x13\n\x05meter\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12)\n\x05limit\x18\x02 \x01(\x0b\x32\x14.google.type.DecimalB\x04\xe2\x41\x01\x02\x12\x32\n\x04kind\x18\x03 \x01(\x0e\x32\x1e.meterscope.usage.v1.LimitKindB\x04\xe2\x41\x01\x02\x12\x12\n\nthresholds\x18\x04 \x03(\x05\"\xfb\x01\n\x16PutEntitlementsRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\rcustomer_keys\x18\x02 \x03(\t\x12\x16\n\x08revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x17\n\ttime_zone\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x07periods\x18\x05 \x03(\x0b\x32\x15.google.type.Interval\x12*\n\x06limits\x18\x06 \x03(\x0b\x32\x1a.meterscope.usage.v1.Limit\x12\x10\n\x08has_plan\x18\x07 \x01(\x08\x12\x18\n\nrequest_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x02\"+\n\x17PutEntitlementsResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03*~\n\tLimitKind\x12\x1a\n\x16LIMIT_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fLIMIT_KIND_HARD\x10\x01\x12\x13\n\x0fLIMIT_KIND_SOFT\x10\x02\x12\x16\n\x12LIMIT_KIND_DEFAULT\x10\x03\x12\x13\n\x0fLIMIT_KIND_NONE\x10\x04*a\n\x0c\x41nsweredFrom\x12\x1d\n\x19\x41NSWERED_FROM_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41NSWERED_FROM_LIVE\x10\x01\x12\x1a\n\x16\x41NSWERED_FROM_DATABASE\x10\x02\x32\xa2\x03\n\x0cLimitService\x12\x97\x01\n\nCheckLimit\x12&.meterscope.usage.v1.CheckLimitRequest\x1a\'.meterscope.usage.v1.CheckLimitResponse\"8\x82\xd3\xe4\x93\x02\x32\x12\x30/v1/customers/{customer_id}/limits/{meter}:check\x12\x89\x01\n\nListLimits\x12&.meterscope.usage.v1.ListLimitsRequest\x1a\'.meterscope.usage.v1.ListLimitsResponse\"*\x82\xd3\xe4\x93\x02$\x12\"/v1/customers/{customer_id}/limits\x12l\n\x0fPutEntitlements\x12+.meterscope.usage.v1.PutEntitlementsRequest\x1a,.meterscope.usage.v1.PutEntitlementsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'meterscope/usage/v1/limit_service.proto\x12\x13meterscope.usage.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19google/type/decimal.proto\x1a\x1agoogle/type/interval.proto\"k\n\x11\x43heckLimitRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05meter\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x08quantity\x18\x03 \x01(\x0b\x32\x14.google.type.Decimal\"\xa5\x03\n\x12\x43heckLimitResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\"\n\x04used\x18\x02 \x01(\x0b\x32\x14.google.type.Decimal\x12#\n\x05limit\x18\x03 \x01(\x0b\x32\x14.google.type.Decimal\x12\'\n\tremaining\x18\x04 \x01(\x0b\x32\x14.google.type.Decimal\x12\x12\n\npercentage\x18\x05 \x01(\x01\x12.\n\nreset_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x04kind\x18\x07 \x01(\x0e\x32\x1e.meterscope.usage.v1.LimitKind\x12\x38\n\ranswered_from\x18\x08 \x01(\x0e\x32!.meterscope.usage.v1.AnsweredFrom\x12)\n\x05\x61s_of\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05meter\x18\n \x01(\t\x12&\n\x08reserved\x18\x0b \x01(\x0b\x32\x14.google.type.Decimal\"W\n\x17\x42\x61tchCheckLimitsRequest\x12<\n\x06\x63hecks\x18\x01 \x03(\x0b\x32&.meterscope.usage.v1.CheckLimitRequestB\x04\xe2\x41\x01\x02\"X\n\x18\x42\x61tchCheckLimitsResponse\x12<\n\x07results\x18\x01 \x03(\x0b\x32+.meterscope.usage.v1.BatchCheckLimitsResult\"\x8f\x01\n\x16\x42\x61tchCheckLimitsResult\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x36\n\x05\x63heck\x18\x02 \x01(\x0b\x32\'.meterscope.usage.v1.CheckLimitResponse\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\"U\n\x11ListLimitsRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x89\x03\n\x0bReservation\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05meter\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12,\n\x08quantity\x18\x04 \x01(\x0b\x32\x14.google.type.DecimalB\x04\xe2\x41\x01\x02\x12,\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x04\x12:\n\x05state\x18\x06 \x01(\x0e\x32%.meterscope.usage.v1.ReservationStateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1a\n\x0c\x65vent_source\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08\x65vent_id\x18\n \x01(\tB\x04\xe2\x41\x01\x03\"\x87\x01\n\x13ReserveQuotaRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12;\n\x0breservation\x18\x02 \x01(\x0b\x32 .meterscope.usage.v1.ReservationB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"\xc9\x01\n\x18\x43ommitReservationRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x0ereservation_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x65vent_source\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x65vent_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x08quantity\x18\x05 \x01(\x0b\x32\x14.google.type.Decimal\x12\x18\n\nrequest_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x02\"n\n\x19ReleaseReservationRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x0ereservation_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"f\n\x12ListLimitsResponse\x12\x37\n\x06limits\x18\x01 \x03(\x0b\x32\'.meterscope.usage.v1.CheckLimitResponse\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8f\x01\n\x05Limit\x12\x13\n\x05meter\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12)\n\x05limit\x18\x02 \x01(\x0b\x32\x14.google.type.DecimalB\x04\xe2\x41\x01\x02\x12\x32\n\x04kind\x18\x03 \x01(\x0e\x32\x1e.meterscope.usage.v1.LimitKindB\x04\xe2\x41\x01\x02\x12\x12\n\nthresholds\x18\x04 \x03(\x05\"\xfb\x01\n\x16PutEntitlementsRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\rcustomer_keys\x18\x02 \x03(\t\x12\x16\n\x08revision\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x17\n\ttime_zone\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x07periods\x18\x05 \x03(\x0b\x32\x15.google.type.Interval\x12*\n\x06limits\x18\x06 \x03(\x0b\x32\x1a.meterscope.usage.v1.Limit\x12\x10\n\x08has_plan\x18\x07 \x01(\x08\x12\x18\n\nrequest_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x02\"+\n\x17PutEntitlementsResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03*~\n\tLimitKind\x12\x1a\n\x16LIMIT_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fLIMIT_KIND_HARD\x10\x01\x12\x13\n\x0fLIMIT_KIND_SOFT\x10\x02\x12\x16\n\x12LIMIT_KIND_DEFAULT\x10\x03\x12\x13\n\x0fLIMIT_KIND_NONE\x10\x04*\xb1\x01\n\x10ReservationState\x12!\n\x1dRESERVATION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16RESERVATION_STATE_OPEN\x10\x01\x12\x1f\n\x1bRESERVATION_STATE_COMMITTED\x10\x02\x12\x1e\n\x1aRESERVATION_STATE_RELEASED\x10\x03\x12\x1d\n\x19RESERVATION_STATE_EXPIRED\x10\x04*a\n\x0c\x41nsweredFrom\x12\x1d\n\x19\x41NSWERED_FROM_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41NSWERED_FROM_LIVE\x10\x01\x12\x1a\n\x16\x41NSWERED_FROM_DATABASE\x10\x02\x32\xbd\x08\n\x0cLimitService\x12\x97\x01\n\nCheckLimit\x12&.meterscope.usage.v1.CheckLimitRequest\x1a\'.meterscope.usage.v1.CheckLimitResponse\"8\x82\xd3\xe4\x93\x02\x32\x12\x30/v1/customers/{customer_id}/limits/{meter}:check\x12\x91\x01\n\x10\x42\x61tchCheckLimits\x12,.meterscope.usage.v1.BatchCheckLimitsRequest\x1a-.meterscope.usage.v1.BatchCheckLimitsResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x15/v1/limits:batchCheck:\x01*\x12\x89\x01\n\nListLimits\x12&.meterscope.usage.v1.ListLimitsRequest\x1a\'.meterscope.usage.v1.ListLimitsResponse\"*\x82\xd3\xe4\x93\x02$\x12\"/v1/customers/{customer_id}/limits\x12\x99\x01\n\x0cReserveQuota\x12(.meterscope.usage.v1.ReserveQuotaRequest\x1a .meterscope.usage.v1.Reservation\"=\x82\xd3\xe4\x93\x02\x37\"(/v1/customers/{customer_id}/reservations:\x0breservation\x12\xb1\x01\n\x11\x43ommitReservation\x12-.meterscope.usage.v1.CommitReservationRequest\x1a .meterscope.usage.v1.Reservation\"K\x82\xd3\xe4\x93\x02\x45\"@/v1/customers/{customer_id}/reservations/{reservation_id}:commit:\x01*\x12\xb4\x01\n\x12ReleaseReservation\x12..meterscope.usage.v1.ReleaseReservationRequest\x1a .meterscope.usage.v1.Reservation\"L\x82\xd3\xe4\x93\x02\x46\"A/v1/customers/{customer_id}/reservations/{reservation_id}:release:\x01*\x12l\n\x0fPutEntitlements\x12+.meterscope.usage.v1.PutEntitlementsRequest\x1a,.meterscope.usage.v1.PutEntitlementsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,8 +41,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKLIMITREQUEST'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
   _globals['_CHECKLIMITREQUEST'].fields_by_name['meter']._loaded_options = None
   _globals['_CHECKLIMITREQUEST'].fields_by_name['meter']._serialized_options = b'\342A\001\002'
+  _globals['_BATCHCHECKLIMITSREQUEST'].fields_by_name['checks']._loaded_options = None
+  _globals['_BATCHCHECKLIMITSREQUEST'].fields_by_name['checks']._serialized_options = b'\342A\001\002'
   _globals['_LISTLIMITSREQUEST'].fields_by_name['customer_id']._loaded_options = None
   _globals['_LISTLIMITSREQUEST'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_RESERVATION'].fields_by_name['id']._loaded_options = None
+  _globals['_RESERVATION'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_RESERVATION'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_RESERVATION'].fields_by_name['customer_id']._serialized_options = b'\342A\001\003'
+  _globals['_RESERVATION'].fields_by_name['meter']._loaded_options = None
+  _globals['_RESERVATION'].fields_by_name['meter']._serialized_options = b'\342A\001\002'
+  _globals['_RESERVATION'].fields_by_name['quantity']._loaded_options = None
+  _globals['_RESERVATION'].fields_by_name['quantity']._serialized_options = b'\342A\001\002'
+  _globals['_RESERVATION'].fields_by_name['ttl']._loaded_options = None
+  _globals['_RESERVATION'].fields_by_name['ttl']._serialized_options = b'\342A\001\004'
+  _globals['_RESERVATION'].fields_by_name['state']._loaded_options = None
+  _globals['_RESERVATION'].fields_by_name['state']._serialized_options = b'\342A\001\003'
+  _globals['_RESERVATION'].fields_by_name['create_time']._loaded_options = None
+  _globals['_RESERVATION'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_RESERVATION'].fields_by_name['expire_time']._loaded_options = None
+  _globals['_RESERVATION'].fields_by_name['expire_time']._serialized_options = b'\342A\001\003'
+  _globals['_RESERVATION'].fields_by_name['event_source']._loaded_options = None
+  _globals['_RESERVATION'].fields_by_name['event_source']._serialized_options = b'\342A\001\003'
+  _globals['_RESERVATION'].fields_by_name['event_id']._loaded_options = None
+  _globals['_RESERVATION'].fields_by_name['event_id']._serialized_options = b'\342A\001\003'
+  _globals['_RESERVEQUOTAREQUEST'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_RESERVEQUOTAREQUEST'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_RESERVEQUOTAREQUEST'].fields_by_name['reservation']._loaded_options = None
+  _globals['_RESERVEQUOTAREQUEST'].fields_by_name['reservation']._serialized_options = b'\342A\001\002'
+  _globals['_RESERVEQUOTAREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_RESERVEQUOTAREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['reservation_id']._loaded_options = None
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['reservation_id']._serialized_options = b'\342A\001\002'
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['event_source']._loaded_options = None
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['event_source']._serialized_options = b'\342A\001\002'
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['event_id']._loaded_options = None
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['event_id']._serialized_options = b'\342A\001\002'
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_COMMITRESERVATIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
+  _globals['_RELEASERESERVATIONREQUEST'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_RELEASERESERVATIONREQUEST'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_RELEASERESERVATIONREQUEST'].fields_by_name['reservation_id']._loaded_options = None
+  _globals['_RELEASERESERVATIONREQUEST'].fields_by_name['reservation_id']._serialized_options = b'\342A\001\002'
+  _globals['_RELEASERESERVATIONREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_RELEASERESERVATIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
   _globals['_LIMIT'].fields_by_name['meter']._loaded_options = None
   _globals['_LIMIT'].fields_by_name['meter']._serialized_options = b'\342A\001\002'
   _globals['_LIMIT'].fields_by_name['limit']._loaded_options = None
@@ -58,26 +103,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUTENTITLEMENTSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
   _globals['_LIMITSERVICE'].methods_by_name['CheckLimit']._loaded_options = None
   _globals['_LIMITSERVICE'].methods_by_name['CheckLimit']._serialized_options = b'\202\323\344\223\0022\0220/v1/customers/{customer_id}/limits/{meter}:check'
+  _globals['_LIMITSERVICE'].methods_by_name['BatchCheckLimits']._loaded_options = None
+  _globals['_LIMITSERVICE'].methods_by_name['BatchCheckLimits']._serialized_options = b'\202\323\344\223\002\032\"\025/v1/limits:batchCheck:\001*'
   _globals['_LIMITSERVICE'].methods_by_name['ListLimits']._loaded_options = None
   _globals['_LIMITSERVICE'].methods_by_name['ListLimits']._serialized_options = b'\202\323\344\223\002$\022\"/v1/customers/{customer_id}/limits'
-  _globals['_LIMITKIND']._serialized_start=1344
-  _globals['_LIMITKIND']._serialized_end=1470
-  _globals['_ANSWEREDFROM']._serialized_start=1472
-  _globals['_ANSWEREDFROM']._serialized_end=1569
-  _globals['_CHECKLIMITREQUEST']._serialized_start=215
-  _globals['_CHECKLIMITREQUEST']._serialized_end=322
-  _globals['_CHECKLIMITRESPONSE']._serialized_start=325
-  _globals['_CHECKLIMITRESPONSE']._serialized_end=706
-  _globals['_LISTLIMITSREQUEST']._serialized_start=708
-  _globals['_LISTLIMITSREQUEST']._serialized_end=793
-  _globals['_LISTLIMITSRESPONSE']._serialized_start=795
-  _globals['_LISTLIMITSRESPONSE']._serialized_end=897
-  _globals['_LIMIT']._serialized_start=900
-  _globals['_LIMIT']._serialized_end=1043
-  _globals['_PUTENTITLEMENTSREQUEST']._serialized_start=1046
-  _globals['_PUTENTITLEMENTSREQUEST']._serialized_end=1297
-  _globals['_PUTENTITLEMENTSRESPONSE']._serialized_start=1299
-  _globals['_PUTENTITLEMENTSRESPONSE']._serialized_end=1342
-  _globals['_LIMITSERVICE']._serialized_start=1572
-  _globals['_LIMITSERVICE']._serialized_end=1990
+  _globals['_LIMITSERVICE'].methods_by_name['ReserveQuota']._loaded_options = None
+  _globals['_LIMITSERVICE'].methods_by_name['ReserveQuota']._serialized_options = b'\202\323\344\223\0027\"(/v1/customers/{customer_id}/reservations:\013reservation'
+  _globals['_LIMITSERVICE'].methods_by_name['CommitReservation']._loaded_options = None
+  _globals['_LIMITSERVICE'].methods_by_name['CommitReservation']._serialized_options = b'\202\323\344\223\002E\"@/v1/customers/{customer_id}/reservations/{reservation_id}:commit:\001*'
+  _globals['_LIMITSERVICE'].methods_by_name['ReleaseReservation']._loaded_options = None
+  _globals['_LIMITSERVICE'].methods_by_name['ReleaseReservation']._serialized_options = b'\202\323\344\223\002F\"A/v1/customers/{customer_id}/reservations/{reservation_id}:release:\001*'
+  _globals['_LIMITKIND']._serialized_start=2591
+  _globals['_LIMITKIND']._serialized_end=2717
+  _globals['_RESERVATIONSTATE']._serialized_start=2720
+  _globals['_RESERVATIONSTATE']._serialized_end=2897
+  _globals['_ANSWEREDFROM']._serialized_start=2899
+  _globals['_ANSWEREDFROM']._serialized_end=2996
+  _globals['_CHECKLIMITREQUEST']._serialized_start=247
+  _globals['_CHECKLIMITREQUEST']._serialized_end=354
+  _globals['_CHECKLIMITRESPONSE']._serialized_start=357
+  _globals['_CHECKLIMITRESPONSE']._serialized_end=778
+  _globals['_BATCHCHECKLIMITSREQUEST']._serialized_start=780
+  _globals['_BATCHCHECKLIMITSREQUEST']._serialized_end=867
+  _globals['_BATCHCHECKLIMITSRESPONSE']._serialized_start=869
+  _globals['_BATCHCHECKLIMITSRESPONSE']._serialized_end=957
+  _globals['_BATCHCHECKLIMITSRESULT']._serialized_start=960
+  _globals['_BATCHCHECKLIMITSRESULT']._serialized_end=1103
+  _globals['_LISTLIMITSREQUEST']._serialized_start=1105
+  _globals['_LISTLIMITSREQUEST']._serialized_end=1190
+  _globals['_RESERVATION']._serialized_start=1193
+  _globals['_RESERVATION']._serialized_end=1586
+  _globals['_RESERVEQUOTAREQUEST']._serialized_start=1589
+  _globals['_RESERVEQUOTAREQUEST']._serialized_end=1724
+  _globals['_COMMITRESERVATIONREQUEST']._serialized_start=1727
+  _globals['_COMMITRESERVATIONREQUEST']._serialized_end=1928
+  _globals['_RELEASERESERVATIONREQUEST']._serialized_start=1930
+  _globals['_RELEASERESERVATIONREQUEST']._serialized_end=2040
+  _globals['_LISTLIMITSRESPONSE']._serialized_start=2042
+  _globals['_LISTLIMITSRESPONSE']._serialized_end=2144
+  _globals['_LIMIT']._serialized_start=2147
+  _globals['_LIMIT']._serialized_end=2290
+  _globals['_PUTENTITLEMENTSREQUEST']._serialized_start=2293
+  _globals['_PUTENTITLEMENTSREQUEST']._serialized_end=2544
+  _globals['_PUTENTITLEMENTSRESPONSE']._serialized_start=2546
+  _globals['_PUTENTITLEMENTSRESPONSE']._serialized_end=2589
+  _globals['_LIMITSERVICE']._serialized_start=2999
+  _globals['_LIMITSERVICE']._serialized_end=4084
 # @@protoc_insertion_point(module_scope)

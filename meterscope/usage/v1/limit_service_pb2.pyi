@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -35,7 +36,7 @@ class _LimitKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitKind.V
     LIMIT_KIND_SOFT: _LimitKind.ValueType  # 2
     """More is allowed and charged."""
     LIMIT_KIND_DEFAULT: _LimitKind.ValueType  # 3
-    """A hard limit that applies for want of a plan."""
+    """A hard limit that applies for want of a plan: one of the usage service's settings, or one that billing told."""
     LIMIT_KIND_NONE: _LimitKind.ValueType  # 4
     """There is no limit."""
 
@@ -49,10 +50,42 @@ LIMIT_KIND_HARD: LimitKind.ValueType  # 1
 LIMIT_KIND_SOFT: LimitKind.ValueType  # 2
 """More is allowed and charged."""
 LIMIT_KIND_DEFAULT: LimitKind.ValueType  # 3
-"""A hard limit that applies for want of a plan."""
+"""A hard limit that applies for want of a plan: one of the usage service's settings, or one that billing told."""
 LIMIT_KIND_NONE: LimitKind.ValueType  # 4
 """There is no limit."""
 Global___LimitKind: _TypeAlias = LimitKind  # noqa: Y015
+
+class _ReservationState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReservationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReservationState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESERVATION_STATE_UNSPECIFIED: _ReservationState.ValueType  # 0
+    """Never sent."""
+    RESERVATION_STATE_OPEN: _ReservationState.ValueType  # 1
+    """Set aside."""
+    RESERVATION_STATE_COMMITTED: _ReservationState.ValueType  # 2
+    """Used. It counts until the totals hold its event."""
+    RESERVATION_STATE_RELEASED: _ReservationState.ValueType  # 3
+    """Given back."""
+    RESERVATION_STATE_EXPIRED: _ReservationState.ValueType  # 4
+    """Given back by time."""
+
+class ReservationState(_ReservationState, metaclass=_ReservationStateEnumTypeWrapper):
+    """Where a reservation stands."""
+
+RESERVATION_STATE_UNSPECIFIED: ReservationState.ValueType  # 0
+"""Never sent."""
+RESERVATION_STATE_OPEN: ReservationState.ValueType  # 1
+"""Set aside."""
+RESERVATION_STATE_COMMITTED: ReservationState.ValueType  # 2
+"""Used. It counts until the totals hold its event."""
+RESERVATION_STATE_RELEASED: ReservationState.ValueType  # 3
+"""Given back."""
+RESERVATION_STATE_EXPIRED: ReservationState.ValueType  # 4
+"""Given back by time."""
+Global___ReservationState: _TypeAlias = ReservationState  # noqa: Y015
 
 class _AnsweredFrom:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -126,8 +159,9 @@ class CheckLimitResponse(_message.Message):
     ANSWERED_FROM_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
     METER_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
     allowed: _builtins.bool
-    """Whether `used + quantity` stays within the limit, or the limit does not refuse."""
+    """Whether `used + reserved + quantity` stays within the limit, or the limit does not refuse."""
     percentage: _builtins.float
     """100 × used ÷ limit, to two decimals. 0 without a limit."""
     kind: Global___LimitKind.ValueType
@@ -146,7 +180,7 @@ class CheckLimitResponse(_message.Message):
 
     @_builtins.property
     def remaining(self) -> _decimal_pb2.Decimal:
-        """What is left; never below 0. Absent without a limit."""
+        """What is left: `limit − used − reserved`, never below 0. Absent without a limit."""
 
     @_builtins.property
     def reset_time(self) -> _timestamp_pb2.Timestamp:
@@ -155,6 +189,10 @@ class CheckLimitResponse(_message.Message):
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp:
         """Every event acknowledged before this instant is counted."""
+
+    @_builtins.property
+    def reserved(self) -> _decimal_pb2.Decimal:
+        """Set aside by reservations, and not in `used` yet. From live counters it may be half a second behind."""
 
     def __init__(
         self,
@@ -169,14 +207,103 @@ class CheckLimitResponse(_message.Message):
         answered_from: Global___AnsweredFrom.ValueType = ...,
         as_of: _timestamp_pb2.Timestamp | None = ...,
         meter: _builtins.str = ...,
+        reserved: _decimal_pb2.Decimal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "limit", b"limit", "remaining", b"remaining", "reset_time", b"reset_time", "used", b"used"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "limit", b"limit", "remaining", b"remaining", "reserved", b"reserved", "reset_time", b"reset_time", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "answered_from", b"answered_from", "as_of", b"as_of", "kind", b"kind", "limit", b"limit", "meter", b"meter", "percentage", b"percentage", "remaining", b"remaining", "reset_time", b"reset_time", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "answered_from", b"answered_from", "as_of", b"as_of", "kind", b"kind", "limit", b"limit", "meter", b"meter", "percentage", b"percentage", "remaining", b"remaining", "reserved", b"reserved", "reset_time", b"reset_time", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckLimitResponse: _TypeAlias = CheckLimitResponse  # noqa: Y015
+
+@_typing.final
+class BatchCheckLimitsRequest(_message.Message):
+    """Asks whether more may be used, many times."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___CheckLimitRequest]:
+        """1 to 1,000 checks."""
+
+    def __init__(
+        self,
+        *,
+        checks: _abc.Iterable[Global___CheckLimitRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCheckLimitsRequest: _TypeAlias = BatchCheckLimitsRequest  # noqa: Y015
+
+@_typing.final
+class BatchCheckLimitsResponse(_message.Message):
+    """Says so."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchCheckLimitsResult]:
+        """One for each check, in their order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchCheckLimitsResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCheckLimitsResponse: _TypeAlias = BatchCheckLimitsResponse  # noqa: Y015
+
+@_typing.final
+class BatchCheckLimitsResult(_message.Message):
+    """What became of one check."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Which check, from 0."""
+    reason: _builtins.str
+    """Why there is no answer, for programs, such as `CUSTOMER_NOT_FOUND`. Empty with an answer."""
+    field: _builtins.str
+    """The field at fault, such as `checks[3].quantity`. May be empty."""
+    message: _builtins.str
+    """Why there is no answer, for people. Empty with an answer."""
+    @_builtins.property
+    def check(self) -> Global___CheckLimitResponse:
+        """The answer. Absent when the check is wrong."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        check: Global___CheckLimitResponse | None = ...,
+        reason: _builtins.str = ...,
+        field: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "field", b"field", "index", b"index", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCheckLimitsResult: _TypeAlias = BatchCheckLimitsResult  # noqa: Y015
 
 @_typing.final
 class ListLimitsRequest(_message.Message):
@@ -207,6 +334,180 @@ class ListLimitsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListLimitsRequest: _TypeAlias = ListLimitsRequest  # noqa: Y015
+
+@_typing.final
+class Reservation(_message.Message):
+    """Quota that is set aside."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    METER_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    EVENT_SOURCE_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """`rsv_…`, given by the service."""
+    customer_id: _builtins.str
+    """The customer's id."""
+    meter: _builtins.str
+    """The meter's id."""
+    state: Global___ReservationState.ValueType
+    """Where it stands."""
+    event_source: _builtins.str
+    """The source of the event that reports the use. Empty before the commit."""
+    event_id: _builtins.str
+    """The id of that event. Empty before the commit."""
+    @_builtins.property
+    def quantity(self) -> _decimal_pb2.Decimal:
+        """How much is set aside, above 0; once committed, how much was used."""
+
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long it holds unless it is committed or released: 1 second to a day, 5 minutes when absent
+        (METERSCOPE_USAGE_RESERVATION_MAX_SECONDS, METERSCOPE_USAGE_RESERVATION_SECONDS).
+        """
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on it does not hold any more, unless it was committed before."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        meter: _builtins.str = ...,
+        quantity: _decimal_pb2.Decimal | None = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        state: Global___ReservationState.ValueType = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        event_source: _builtins.str = ...,
+        event_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "quantity", b"quantity", "ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "customer_id", b"customer_id", "event_id", b"event_id", "event_source", b"event_source", "expire_time", b"expire_time", "id", b"id", "meter", b"meter", "quantity", b"quantity", "state", b"state", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reservation: _TypeAlias = Reservation  # noqa: Y015
+
+@_typing.final
+class ReserveQuotaRequest(_message.Message):
+    """Asks for quota to be set aside."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    RESERVATION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """The customer's id."""
+    request_id: _builtins.str
+    """The same id again returns the first answer and sets nothing more aside."""
+    @_builtins.property
+    def reservation(self) -> Global___Reservation:
+        """What is to be set aside: `meter`, `quantity` and, if wanted, `ttl`."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        reservation: Global___Reservation | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "request_id", b"request_id", "reservation", b"reservation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReserveQuotaRequest: _TypeAlias = ReserveQuotaRequest  # noqa: Y015
+
+@_typing.final
+class CommitReservationRequest(_message.Message):
+    """Says that reserved use has happened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    EVENT_SOURCE_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """The customer's id."""
+    reservation_id: _builtins.str
+    """The reservation's id."""
+    event_source: _builtins.str
+    """The source of the event that reports the use."""
+    event_id: _builtins.str
+    """The id of that event."""
+    request_id: _builtins.str
+    """The same id again returns the first answer."""
+    @_builtins.property
+    def quantity(self) -> _decimal_pb2.Decimal:
+        """How much was used, as the event reports it, if that is less than was reserved. All of it when absent."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        reservation_id: _builtins.str = ...,
+        event_source: _builtins.str = ...,
+        event_id: _builtins.str = ...,
+        quantity: _decimal_pb2.Decimal | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quantity", b"quantity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "event_id", b"event_id", "event_source", b"event_source", "quantity", b"quantity", "request_id", b"request_id", "reservation_id", b"reservation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommitReservationRequest: _TypeAlias = CommitReservationRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseReservationRequest(_message.Message):
+    """Gives reserved quota back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """The customer's id."""
+    reservation_id: _builtins.str
+    """The reservation's id."""
+    request_id: _builtins.str
+    """The same id again returns the first answer."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        reservation_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "request_id", b"request_id", "reservation_id", b"reservation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseReservationRequest: _TypeAlias = ReleaseReservationRequest  # noqa: Y015
 
 @_typing.final
 class ListLimitsResponse(_message.Message):
@@ -256,7 +557,9 @@ class Limit(_message.Message):
 
     @_builtins.property
     def thresholds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Percentages of the limit at which a signal is raised, once a period each, 1 to 1,000. 80, 95, 100 when empty."""
+        """Percentages of the limit at which a signal is raised, 1 to 1,000. 80, 95, 100 when empty. Each once a period: a
+        limit that is raised within the period and reached again raises no second signal.
+        """
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class LimitServiceStub:
-    """Says whether a customer may use more, and takes the limits from billing.
+    """Says whether a customer may use more, sets quota aside, and takes the limits from billing.
     """
 
     def __init__(self, channel):
@@ -40,10 +40,30 @@ class LimitServiceStub:
                 request_serializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.CheckLimitRequest.SerializeToString,
                 response_deserializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.CheckLimitResponse.FromString,
                 _registered_method=True)
+        self.BatchCheckLimits = channel.unary_unary(
+                '/meterscope.usage.v1.LimitService/BatchCheckLimits',
+                request_serializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.BatchCheckLimitsRequest.SerializeToString,
+                response_deserializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.BatchCheckLimitsResponse.FromString,
+                _registered_method=True)
         self.ListLimits = channel.unary_unary(
                 '/meterscope.usage.v1.LimitService/ListLimits',
                 request_serializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.ListLimitsRequest.SerializeToString,
                 response_deserializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.ListLimitsResponse.FromString,
+                _registered_method=True)
+        self.ReserveQuota = channel.unary_unary(
+                '/meterscope.usage.v1.LimitService/ReserveQuota',
+                request_serializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.ReserveQuotaRequest.SerializeToString,
+                response_deserializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.Reservation.FromString,
+                _registered_method=True)
+        self.CommitReservation = channel.unary_unary(
+                '/meterscope.usage.v1.LimitService/CommitReservation',
+                request_serializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.CommitReservationRequest.SerializeToString,
+                response_deserializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.Reservation.FromString,
+                _registered_method=True)
+        self.ReleaseReservation = channel.unary_unary(
+                '/meterscope.usage.v1.LimitService/ReleaseReservation',
+                request_serializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.ReleaseReservationRequest.SerializeToString,
+                response_deserializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.Reservation.FromString,
                 _registered_method=True)
         self.PutEntitlements = channel.unary_unary(
                 '/meterscope.usage.v1.LimitService/PutEntitlements',
@@ -53,21 +73,70 @@ class LimitServiceStub:
 
 
 class LimitServiceServicer:
-    """Says whether a customer may use more, and takes the limits from billing.
+    """Says whether a customer may use more, sets quota aside, and takes the limits from billing.
     """
 
     def CheckLimit(self, request, context):
         """Says whether a customer may use `quantity` more of a meter in the current period.
 
         Advisory and fast: answered from live counters that normally are less than 250 ms behind, from the database when
-        those are away. Changes nothing. NOT_FOUND if the customer or the meter is unknown.
+        those are away or slow (give it a deadline of 500 ms or more). Changes nothing. NOT_FOUND if the customer or the
+        meter is unknown.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchCheckLimits(self, request, context):
+        """Checks up to 1,000 limits, of any customers, at once. What is wrong with one check fails no other.
+
+        INVALID_ARGUMENT with none or more than 1,000.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListLimits(self, request, context):
-        """Lists a customer's limits with their usage.
+        """Lists a customer's limits with their usage, from the database. Defaults are listed where no plan stands before them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReserveQuota(self, request, context):
+        """Sets quota aside for use that is about to happen, so that others cannot take it meanwhile.
+
+        Strict, unlike CheckLimit: granted only if what the totals hold, all that is set aside and what is asked stay within
+        a hard limit, however many ask at once; a soft limit, or none, grants everything. Use that is ingested without a
+        reservation is known as soon as it is in the totals, normally within 250 ms. RESOURCE_EXHAUSTED (LIMIT_REACHED) if
+        it is refused: the metadata says used, reserved, limit and reset_time. NOT_FOUND if the customer or the meter is
+        unknown.
+
+        A reservation holds for its customer and meter until it is committed, released or expired; one that outlives its
+        period counts in the next, where its use will happen.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CommitReservation(self, request, context):
+        """Says that the reserved use has happened, and which event reports it. The event itself is ingested as any other,
+        before or afterwards.
+
+        The reservation counts until the totals hold that event: at no moment is it counted neither here nor there. Should
+        the event never come, it counts until the period in which it was committed is over. Committed again with the same
+        event and quantity, it is answered as it stands. NOT_FOUND if there is no such reservation; FAILED_PRECONDITION if
+        it has expired (RESERVATION_EXPIRED), was released (RESERVATION_RELEASED) or was committed otherwise
+        (RESERVATION_COMMITTED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseReservation(self, request, context):
+        """Gives reserved quota back. One that is released or expired already is answered as it stands.
+
+        NOT_FOUND if there is no such reservation; FAILED_PRECONDITION if it was committed (RESERVATION_COMMITTED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,10 +159,30 @@ def add_LimitServiceServicer_to_server(servicer, server):
                     request_deserializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.CheckLimitRequest.FromString,
                     response_serializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.CheckLimitResponse.SerializeToString,
             ),
+            'BatchCheckLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCheckLimits,
+                    request_deserializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.BatchCheckLimitsRequest.FromString,
+                    response_serializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.BatchCheckLimitsResponse.SerializeToString,
+            ),
             'ListLimits': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLimits,
                     request_deserializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.ListLimitsRequest.FromString,
                     response_serializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.ListLimitsResponse.SerializeToString,
+            ),
+            'ReserveQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReserveQuota,
+                    request_deserializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.ReserveQuotaRequest.FromString,
+                    response_serializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.Reservation.SerializeToString,
+            ),
+            'CommitReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitReservation,
+                    request_deserializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.CommitReservationRequest.FromString,
+                    response_serializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.Reservation.SerializeToString,
+            ),
+            'ReleaseReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseReservation,
+                    request_deserializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.ReleaseReservationRequest.FromString,
+                    response_serializer=meterscope_dot_usage_dot_v1_dot_limit__service__pb2.Reservation.SerializeToString,
             ),
             'PutEntitlements': grpc.unary_unary_rpc_method_handler(
                     servicer.PutEntitlements,
@@ -109,7 +198,7 @@ def add_LimitServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LimitService:
-    """Says whether a customer may use more, and takes the limits from billing.
+    """Says whether a customer may use more, sets quota aside, and takes the limits from billing.
     """
 
     @staticmethod
@@ -140,6 +229,33 @@ class LimitService:
             _registered_method=True)
 
     @staticmethod
+    def BatchCheckLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterscope.usage.v1.LimitService/BatchCheckLimits',
+            meterscope_dot_usage_dot_v1_dot_limit__service__pb2.BatchCheckLimitsRequest.SerializeToString,
+            meterscope_dot_usage_dot_v1_dot_limit__service__pb2.BatchCheckLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListLimits(request,
             target,
             options=(),
@@ -156,6 +272,87 @@ class LimitService:
             '/meterscope.usage.v1.LimitService/ListLimits',
             meterscope_dot_usage_dot_v1_dot_limit__service__pb2.ListLimitsRequest.SerializeToString,
             meterscope_dot_usage_dot_v1_dot_limit__service__pb2.ListLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReserveQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterscope.usage.v1.LimitService/ReserveQuota',
+            meterscope_dot_usage_dot_v1_dot_limit__service__pb2.ReserveQuotaRequest.SerializeToString,
+            meterscope_dot_usage_dot_v1_dot_limit__service__pb2.Reservation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterscope.usage.v1.LimitService/CommitReservation',
+            meterscope_dot_usage_dot_v1_dot_limit__service__pb2.CommitReservationRequest.SerializeToString,
+            meterscope_dot_usage_dot_v1_dot_limit__service__pb2.Reservation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterscope.usage.v1.LimitService/ReleaseReservation',
+            meterscope_dot_usage_dot_v1_dot_limit__service__pb2.ReleaseReservationRequest.SerializeToString,
+            meterscope_dot_usage_dot_v1_dot_limit__service__pb2.Reservation.FromString,
             options,
             channel_credentials,
             insecure,

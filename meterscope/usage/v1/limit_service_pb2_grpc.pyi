@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class LimitServiceStub:
-    """Says whether a customer may use more, and takes the limits from billing."""
+    """Says whether a customer may use more, sets quota aside, and takes the limits from billing."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,10 +37,43 @@ class LimitServiceStub:
     """Says whether a customer may use `quantity` more of a meter in the current period.
 
     Advisory and fast: answered from live counters that normally are less than 250 ms behind, from the database when
-    those are away. Changes nothing. NOT_FOUND if the customer or the meter is unknown.
+    those are away or slow (give it a deadline of 500 ms or more). Changes nothing. NOT_FOUND if the customer or the
+    meter is unknown.
+    """
+    BatchCheckLimits: _grpc.UnaryUnaryMultiCallable[_limit_service_pb2.BatchCheckLimitsRequest, _limit_service_pb2.BatchCheckLimitsResponse]
+    """Checks up to 1,000 limits, of any customers, at once. What is wrong with one check fails no other.
+
+    INVALID_ARGUMENT with none or more than 1,000.
     """
     ListLimits: _grpc.UnaryUnaryMultiCallable[_limit_service_pb2.ListLimitsRequest, _limit_service_pb2.ListLimitsResponse]
-    """Lists a customer's limits with their usage."""
+    """Lists a customer's limits with their usage, from the database. Defaults are listed where no plan stands before them."""
+    ReserveQuota: _grpc.UnaryUnaryMultiCallable[_limit_service_pb2.ReserveQuotaRequest, _limit_service_pb2.Reservation]
+    """Sets quota aside for use that is about to happen, so that others cannot take it meanwhile.
+
+    Strict, unlike CheckLimit: granted only if what the totals hold, all that is set aside and what is asked stay within
+    a hard limit, however many ask at once; a soft limit, or none, grants everything. Use that is ingested without a
+    reservation is known as soon as it is in the totals, normally within 250 ms. RESOURCE_EXHAUSTED (LIMIT_REACHED) if
+    it is refused: the metadata says used, reserved, limit and reset_time. NOT_FOUND if the customer or the meter is
+    unknown.
+
+    A reservation holds for its customer and meter until it is committed, released or expired; one that outlives its
+    period counts in the next, where its use will happen.
+    """
+    CommitReservation: _grpc.UnaryUnaryMultiCallable[_limit_service_pb2.CommitReservationRequest, _limit_service_pb2.Reservation]
+    """Says that the reserved use has happened, and which event reports it. The event itself is ingested as any other,
+    before or afterwards.
+
+    The reservation counts until the totals hold that event: at no moment is it counted neither here nor there. Should
+    the event never come, it counts until the period in which it was committed is over. Committed again with the same
+    event and quantity, it is answered as it stands. NOT_FOUND if there is no such reservation; FAILED_PRECONDITION if
+    it has expired (RESERVATION_EXPIRED), was released (RESERVATION_RELEASED) or was committed otherwise
+    (RESERVATION_COMMITTED).
+    """
+    ReleaseReservation: _grpc.UnaryUnaryMultiCallable[_limit_service_pb2.ReleaseReservationRequest, _limit_service_pb2.Reservation]
+    """Gives reserved quota back. One that is released or expired already is answered as it stands.
+
+    NOT_FOUND if there is no such reservation; FAILED_PRECONDITION if it was committed (RESERVATION_COMMITTED).
+    """
     PutEntitlements: _grpc.UnaryUnaryMultiCallable[_limit_service_pb2.PutEntitlementsRequest, _limit_service_pb2.PutEntitlementsResponse]
     """Tells usage all that it needs to know of a customer. Internal: called by billing.
 
@@ -49,17 +82,50 @@ class LimitServiceStub:
 
 @_typing.type_check_only
 class LimitServiceAsyncStub(LimitServiceStub):
-    """Says whether a customer may use more, and takes the limits from billing."""
+    """Says whether a customer may use more, sets quota aside, and takes the limits from billing."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CheckLimit: _aio.UnaryUnaryMultiCallable[_limit_service_pb2.CheckLimitRequest, _limit_service_pb2.CheckLimitResponse]  # type: ignore[assignment]
     """Says whether a customer may use `quantity` more of a meter in the current period.
 
     Advisory and fast: answered from live counters that normally are less than 250 ms behind, from the database when
-    those are away. Changes nothing. NOT_FOUND if the customer or the meter is unknown.
+    those are away or slow (give it a deadline of 500 ms or more). Changes nothing. NOT_FOUND if the customer or the
+    meter is unknown.
+    """
+    BatchCheckLimits: _aio.UnaryUnaryMultiCallable[_limit_service_pb2.BatchCheckLimitsRequest, _limit_service_pb2.BatchCheckLimitsResponse]  # type: ignore[assignment]
+    """Checks up to 1,000 limits, of any customers, at once. What is wrong with one check fails no other.
+
+    INVALID_ARGUMENT with none or more than 1,000.
     """
     ListLimits: _aio.UnaryUnaryMultiCallable[_limit_service_pb2.ListLimitsRequest, _limit_service_pb2.ListLimitsResponse]  # type: ignore[assignment]
-    """Lists a customer's limits with their usage."""
+    """Lists a customer's limits with their usage, from the database. Defaults are listed where no plan stands before them."""
+    ReserveQuota: _aio.UnaryUnaryMultiCallable[_limit_service_pb2.ReserveQuotaRequest, _limit_service_pb2.Reservation]  # type: ignore[assignment]
+    """Sets quota aside for use that is about to happen, so that others cannot take it meanwhile.
+
+    Strict, unlike CheckLimit: granted only if what the totals hold, all that is set aside and what is asked stay within
+    a hard limit, however many ask at once; a soft limit, or none, grants everything. Use that is ingested without a
+    reservation is known as soon as it is in the totals, normally within 250 ms. RESOURCE_EXHAUSTED (LIMIT_REACHED) if
+    it is refused: the metadata says used, reserved, limit and reset_time. NOT_FOUND if the customer or the meter is
+    unknown.
+
+    A reservation holds for its customer and meter until it is committed, released or expired; one that outlives its
+    period counts in the next, where its use will happen.
+    """
+    CommitReservation: _aio.UnaryUnaryMultiCallable[_limit_service_pb2.CommitReservationRequest, _limit_service_pb2.Reservation]  # type: ignore[assignment]
+    """Says that the reserved use has happened, and which event reports it. The event itself is ingested as any other,
+    before or afterwards.
+
+    The reservation counts until the totals hold that event: at no moment is it counted neither here nor there. Should
+    the event never come, it counts until the period in which it was committed is over. Committed again with the same
+    event and quantity, it is answered as it stands. NOT_FOUND if there is no such reservation; FAILED_PRECONDITION if
+    it has expired (RESERVATION_EXPIRED), was released (RESERVATION_RELEASED) or was committed otherwise
+    (RESERVATION_COMMITTED).
+    """
+    ReleaseReservation: _aio.UnaryUnaryMultiCallable[_limit_service_pb2.ReleaseReservationRequest, _limit_service_pb2.Reservation]  # type: ignore[assignment]
+    """Gives reserved quota back. One that is released or expired already is answered as it stands.
+
+    NOT_FOUND if there is no such reservation; FAILED_PRECONDITION if it was committed (RESERVATION_COMMITTED).
+    """
     PutEntitlements: _aio.UnaryUnaryMultiCallable[_limit_service_pb2.PutEntitlementsRequest, _limit_service_pb2.PutEntitlementsResponse]  # type: ignore[assignment]
     """Tells usage all that it needs to know of a customer. Internal: called by billing.
 
@@ -67,7 +133,7 @@ class LimitServiceAsyncStub(LimitServiceStub):
     """
 
 class LimitServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Says whether a customer may use more, and takes the limits from billing."""
+    """Says whether a customer may use more, sets quota aside, and takes the limits from billing."""
 
     @_abc_1.abstractmethod
     def CheckLimit(
@@ -78,7 +144,19 @@ class LimitServiceServicer(metaclass=_abc_1.ABCMeta):
         """Says whether a customer may use `quantity` more of a meter in the current period.
 
         Advisory and fast: answered from live counters that normally are less than 250 ms behind, from the database when
-        those are away. Changes nothing. NOT_FOUND if the customer or the meter is unknown.
+        those are away or slow (give it a deadline of 500 ms or more). Changes nothing. NOT_FOUND if the customer or the
+        meter is unknown.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchCheckLimits(
+        self,
+        request: _limit_service_pb2.BatchCheckLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_limit_service_pb2.BatchCheckLimitsResponse, _abc.Awaitable[_limit_service_pb2.BatchCheckLimitsResponse]]:
+        """Checks up to 1,000 limits, of any customers, at once. What is wrong with one check fails no other.
+
+        INVALID_ARGUMENT with none or more than 1,000.
         """
 
     @_abc_1.abstractmethod
@@ -87,7 +165,52 @@ class LimitServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _limit_service_pb2.ListLimitsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_limit_service_pb2.ListLimitsResponse, _abc.Awaitable[_limit_service_pb2.ListLimitsResponse]]:
-        """Lists a customer's limits with their usage."""
+        """Lists a customer's limits with their usage, from the database. Defaults are listed where no plan stands before them."""
+
+    @_abc_1.abstractmethod
+    def ReserveQuota(
+        self,
+        request: _limit_service_pb2.ReserveQuotaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_limit_service_pb2.Reservation, _abc.Awaitable[_limit_service_pb2.Reservation]]:
+        """Sets quota aside for use that is about to happen, so that others cannot take it meanwhile.
+
+        Strict, unlike CheckLimit: granted only if what the totals hold, all that is set aside and what is asked stay within
+        a hard limit, however many ask at once; a soft limit, or none, grants everything. Use that is ingested without a
+        reservation is known as soon as it is in the totals, normally within 250 ms. RESOURCE_EXHAUSTED (LIMIT_REACHED) if
+        it is refused: the metadata says used, reserved, limit and reset_time. NOT_FOUND if the customer or the meter is
+        unknown.
+
+        A reservation holds for its customer and meter until it is committed, released or expired; one that outlives its
+        period counts in the next, where its use will happen.
+        """
+
+    @_abc_1.abstractmethod
+    def CommitReservation(
+        self,
+        request: _limit_service_pb2.CommitReservationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_limit_service_pb2.Reservation, _abc.Awaitable[_limit_service_pb2.Reservation]]:
+        """Says that the reserved use has happened, and which event reports it. The event itself is ingested as any other,
+        before or afterwards.
+
+        The reservation counts until the totals hold that event: at no moment is it counted neither here nor there. Should
+        the event never come, it counts until the period in which it was committed is over. Committed again with the same
+        event and quantity, it is answered as it stands. NOT_FOUND if there is no such reservation; FAILED_PRECONDITION if
+        it has expired (RESERVATION_EXPIRED), was released (RESERVATION_RELEASED) or was committed otherwise
+        (RESERVATION_COMMITTED).
+        """
+
+    @_abc_1.abstractmethod
+    def ReleaseReservation(
+        self,
+        request: _limit_service_pb2.ReleaseReservationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_limit_service_pb2.Reservation, _abc.Awaitable[_limit_service_pb2.Reservation]]:
+        """Gives reserved quota back. One that is released or expired already is answered as it stands.
+
+        NOT_FOUND if there is no such reservation; FAILED_PRECONDITION if it was committed (RESERVATION_COMMITTED).
+        """
 
     @_abc_1.abstractmethod
     def PutEntitlements(
