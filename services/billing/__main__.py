@@ -33,6 +33,7 @@ from services.billing.usecases.invoices import Invoices
 from services.billing.usecases.ledger import Ledger
 from services.billing.usecases.periods import Periods
 from services.billing.usecases.plans import Plans
+from services.billing.usecases.prices import Prices
 from services.billing.usecases.statistics import Statistics
 from services.billing.usecases.subscriptions import Subscriptions
 from services.billing.workers import COUNT_EVERY, EXTEND, ReadState, register
@@ -72,7 +73,8 @@ def build_server(settings: Settings, *, clock: Callable[[], datetime] = now, met
 
     def add(server: grpc.Server) -> None:
         add_CustomerServiceServicer_to_server(customers, server)
-        add_CatalogServiceServicer_to_server(servicer.CatalogServicer(Plans(database, clock)), server)
+        catalog = servicer.CatalogServicer(Plans(database, clock), Prices(database))
+        add_CatalogServiceServicer_to_server(catalog, server)
         subscriptions = servicer.SubscriptionServicer(Subscriptions(database, outbox, clock))
         add_SubscriptionServiceServicer_to_server(subscriptions, server)
         add_BillRunServiceServicer_to_server(servicer.BillRunServicer(BillRuns(database, outbox, clock)), server)

@@ -65,6 +65,18 @@ class AlreadySubscribed(FailedPrecondition):
         )
 
 
+class NoRunningSubscription(FailedPrecondition):
+    """The customer is on no plan."""
+
+    reason = "NO_RUNNING_SUBSCRIPTION"
+
+    def __init__(self, customer_id: str) -> None:
+        super().__init__(
+            f"customer {customer_id!r} has no running subscription; subscribe it to a plan, or name a plan",
+            metadata={"customer_id": customer_id},
+        )
+
+
 class CurrencyDiffers(FailedPrecondition):
     """The customer is billed in another currency than the plan's."""
 

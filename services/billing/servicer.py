@@ -17,13 +17,14 @@ from meterscope.billing.v1 import ledger_service_pb2 as ledger_pb
 from meterscope.billing.v1 import ledger_service_pb2_grpc as ledger_grpc
 from meterscope.billing.v1 import subscription_service_pb2 as subscriptions_pb
 from meterscope.billing.v1 import subscription_service_pb2_grpc as subscriptions_grpc
-from services.billing.convert import bill_run, customer, invoice, ledger, plan
+from services.billing.convert import bill_run, customer, invoice, ledger, plan, price
 from services.billing.usecases.bill_runs import BillRuns
 from services.billing.usecases.customers import Customers
 from services.billing.usecases.explanations import Explanations
 from services.billing.usecases.invoices import Invoices
 from services.billing.usecases.ledger import Ledger
 from services.billing.usecases.plans import Plans
+from services.billing.usecases.prices import Prices
 from services.billing.usecases.subscriptions import Subscriptions
 from services.kit import telemetry
 from services.kit.errors import InvalidArgument
@@ -72,8 +73,9 @@ class CustomerServicer(customers_grpc.CustomerServiceServicer):
 class CatalogServicer(catalog_grpc.CatalogServiceServicer):
     """CatalogService. See the proto for the contract."""
 
-    def __init__(self, plans: Plans) -> None:
+    def __init__(self, plans: Plans, prices: Prices) -> None:
         self._plans = plans
+        self._prices = prices
 
     def CreatePlan(self, request: catalog_pb.CreatePlanRequest, _context: grpc.ServicerContext) -> catalog_pb.Plan:
         """Create a plan."""
@@ -89,6 +91,29 @@ class CatalogServicer(catalog_grpc.CatalogServiceServicer):
         """List plans by id."""
         found, token = self._plans.page(page_size=request.page_size, page_token=request.page_token)
         return catalog_pb.ListPlansResponse(plans=map(plan.plan, found), next_page_token=token)
+
+    def PreviewPrice(
+        self, request: catalog_pb.PreviewPriceRequest, _context: grpc.ServicerContext
+    ) -> catalog_pb.PricePreview:
+        """Price quantities."""
+        quantities = price.quantities(request.quantities)
+        if request.plan_id:
+            return price.preview(self._prices.on_plan(request.plan_id, quantities))
+        if request.customer_id:
+            return price.preview(self._prices.of_customer(request.customer_id, quantities))
+        raise InvalidArgument.at("plan_id", "is missing, and so is customer_id; set one of them", reason="MISSING")
+
+    def PriceUsage(
+        self, request: catalog_pb.PriceUsageRequest, _context: grpc.ServicerContext
+    ) -> catalog_pb.PriceUsageResponse:
+        """Price running totals."""
+        return price.costs(self._prices.running(price.periods(request)))
+
+    def ComparePlans(
+        self, request: catalog_pb.ComparePlansRequest, _context: grpc.ServicerContext
+    ) -> catalog_pb.ComparePlansResponse:
+        """Price the same usage on each plan."""
+        return price.plan_costs(self._prices.compare(request.customer_id, price.compared(request)))
 
 
 class SubscriptionServicer(subscriptions_grpc.SubscriptionServiceServicer):

@@ -29,7 +29,7 @@ from google.type import decimal_pb2 as google_dot_type_dot_decimal__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+meterscope/billing/v1/catalog_service.proto\x12\x15meterscope.billing.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19google/type/decimal.proto\x1a\x17google/type/money.proto\"\xcd\x02\n\x04Plan\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x63urrency\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12>\n\x08interval\x18\x04 \x01(\x0e\x32&.meterscope.billing.v1.BillingIntervalB\x04\xe2\x41\x01\x02\x12?\n\ncomponents\x18\x05 \x03(\x0b\x32%.meterscope.billing.v1.PriceComponentB\x04\xe2\x41\x01\x02\x12\x30\n\x06limits\x18\x06 \x03(\x0b\x32 .meterscope.billing.v1.PlanLimit\x12\x15\n\x07version\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\xf3\x01\n\x0ePriceComponent\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x08\x66lat_fee\x18\x03 \x01(\x0b\x32\x1e.meterscope.billing.v1.FlatFeeH\x00\x12\x38\n\x08per_unit\x18\x04 \x01(\x0b\x32$.meterscope.billing.v1.PerUnitChargeH\x00\x12;\n\tgraduated\x18\x05 \x01(\x0b\x32&.meterscope.billing.v1.GraduatedChargeH\x00\x42\x08\n\x06\x63harge\"3\n\x07\x46latFee\x12(\n\x06\x61mount\x18\x01 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x02\"\x9f\x01\n\rPerUnitCharge\x12\x13\n\x05meter\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12.\n\nunit_price\x18\x02 \x01(\x0b\x32\x14.google.type.DecimalB\x04\xe2\x41\x01\x02\x12!\n\x03per\x18\x03 \x01(\x0b\x32\x14.google.type.Decimal\x12&\n\x08included\x18\x04 \x01(\x0b\x32\x14.google.type.Decimal\"\xa3\x01\n\x0fGraduatedCharge\x12\x13\n\x05meter\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x08included\x18\x02 \x01(\x0b\x32\x14.google.type.Decimal\x12!\n\x03per\x18\x03 \x01(\x0b\x32\x14.google.type.Decimal\x12\x30\n\x05tiers\x18\x04 \x03(\x0b\x32\x1b.meterscope.billing.v1.TierB\x04\xe2\x41\x01\x02\"[\n\x04Tier\x12#\n\x05up_to\x18\x01 \x01(\x0b\x32\x14.google.type.Decimal\x12.\n\nunit_price\x18\x02 \x01(\x0b\x32\x14.google.type.DecimalB\x04\xe2\x41\x01\x02\"\x99\x01\n\tPlanLimit\x12\x13\n\x05meter\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12)\n\x05limit\x18\x02 \x01(\x0b\x32\x14.google.type.DecimalB\x04\xe2\x41\x01\x02\x12\x38\n\x04kind\x18\x03 \x01(\x0e\x32$.meterscope.billing.v1.PlanLimitKindB\x04\xe2\x41\x01\x02\x12\x12\n\nthresholds\x18\x04 \x03(\x05\"X\n\x11\x43reatePlanRequest\x12/\n\x04plan\x18\x01 \x01(\x0b\x32\x1b.meterscope.billing.v1.PlanB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\'\n\x0eGetPlanRequest\x12\x15\n\x07plan_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"9\n\x10ListPlansRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x11ListPlansResponse\x12*\n\x05plans\x18\x01 \x03(\x0b\x32\x1b.meterscope.billing.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*O\n\x0f\x42illingInterval\x12 \n\x1c\x42ILLING_INTERVAL_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x42ILLING_INTERVAL_MONTH\x10\x01*d\n\rPlanLimitKind\x12\x1f\n\x1bPLAN_LIMIT_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14PLAN_LIMIT_KIND_HARD\x10\x01\x12\x18\n\x14PLAN_LIMIT_KIND_SOFT\x10\x02\x32\xdd\x02\n\x0e\x43\x61talogService\x12l\n\nCreatePlan\x12(.meterscope.billing.v1.CreatePlanRequest\x1a\x1b.meterscope.billing.v1.Plan\"\x17\x82\xd3\xe4\x93\x02\x11\"\t/v1/plans:\x04plan\x12j\n\x07GetPlan\x12%.meterscope.billing.v1.GetPlanRequest\x1a\x1b.meterscope.billing.v1.Plan\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/plans/{plan_id}\x12q\n\tListPlans\x12\'.meterscope.billing.v1.ListPlansRequest\x1a(.meterscope.billing.v1.ListPlansResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/plansb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+meterscope/billing/v1/catalog_service.proto\x12\x15meterscope.billing.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19google/type/decimal.proto\x1a\x17google/type/money.proto\"\xcd\x02\n\x04Plan\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x63urrency\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12>\n\x08interval\x18\x04 \x01(\x0e\x32&.meterscope.billing.v1.BillingIntervalB\x04\xe2\x41\x01\x02\x12?\n\ncomponents\x18\x05 \x03(\x0b\x32%.meterscope.billing.v1.PriceComponentB\x04\xe2\x41\x01\x02\x12\x30\n\x06limits\x18\x06 \x03(\x0b\x32 .meterscope.billing.v1.PlanLimit\x12\x15\n\x07version\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\xf3\x01\n\x0ePriceComponent\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x08\x66lat_fee\x18\x03 \x01(\x0b\x32\x1e.meterscope.billing.v1.FlatFeeH\x00\x12\x38\n\x08per_unit\x18\x04 \x01(\x0b\x32$.meterscope.billing.v1.PerUnitChargeH\x00\x12;\n\tgraduated\x18\x05 \x01(\x0b\x32&.meterscope.billing.v1.GraduatedChargeH\x00\x42\x08\n\x06\x63harge\"3\n\x07\x46latFee\x12(\n\x06\x61mount\x18\x01 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x02\"\x9f\x01\n\rPerUnitCharge\x12\x13\n\x05meter\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12.\n\nunit_price\x18\x02 \x01(\x0b\x32\x14.google.type.DecimalB\x04\xe2\x41\x01\x02\x12!\n\x03per\x18\x03 \x01(\x0b\x32\x14.google.type.Decimal\x12&\n\x08included\x18\x04 \x01(\x0b\x32\x14.google.type.Decimal\"\xa3\x01\n\x0fGraduatedCharge\x12\x13\n\x05meter\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x08included\x18\x02 \x01(\x0b\x32\x14.google.type.Decimal\x12!\n\x03per\x18\x03 \x01(\x0b\x32\x14.google.type.Decimal\x12\x30\n\x05tiers\x18\x04 \x03(\x0b\x32\x1b.meterscope.billing.v1.TierB\x04\xe2\x41\x01\x02\"[\n\x04Tier\x12#\n\x05up_to\x18\x01 \x01(\x0b\x32\x14.google.type.Decimal\x12.\n\nunit_price\x18\x02 \x01(\x0b\x32\x14.google.type.DecimalB\x04\xe2\x41\x01\x02\"\x99\x01\n\tPlanLimit\x12\x13\n\x05meter\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12)\n\x05limit\x18\x02 \x01(\x0b\x32\x14.google.type.DecimalB\x04\xe2\x41\x01\x02\x12\x38\n\x04kind\x18\x03 \x01(\x0e\x32$.meterscope.billing.v1.PlanLimitKindB\x04\xe2\x41\x01\x02\x12\x12\n\nthresholds\x18\x04 \x03(\x05\"X\n\x11\x43reatePlanRequest\x12/\n\x04plan\x18\x01 \x01(\x0b\x32\x1b.meterscope.billing.v1.PlanB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\'\n\x0eGetPlanRequest\x12\x15\n\x07plan_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"9\n\x10ListPlansRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x11ListPlansResponse\x12*\n\x05plans\x18\x01 \x03(\x0b\x32\x1b.meterscope.billing.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe5\x01\n\x13PreviewPriceRequest\x12\x11\n\x07plan_id\x18\x01 \x01(\tH\x00\x12\x15\n\x0b\x63ustomer_id\x18\x02 \x01(\tH\x00\x12N\n\nquantities\x18\x03 \x03(\x0b\x32:.meterscope.billing.v1.PreviewPriceRequest.QuantitiesEntry\x1aG\n\x0fQuantitiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.google.type.Decimal:\x02\x38\x01\x42\x0b\n\tpriced_by\"\xeb\x01\n\x0cPricePreview\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x14\n\x0cplan_version\x18\x02 \x01(\x05\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\x39\n\ncomponents\x18\x04 \x03(\x0b\x32%.meterscope.billing.v1.ComponentPrice\x12+\n\rprecise_total\x18\x05 \x01(\x0b\x32\x14.google.type.Decimal\x12!\n\x05total\x18\x06 \x01(\x0b\x32\x12.google.type.Money\x12\x17\n\x0funpriced_meters\x18\x07 \x03(\t\"\xf6\x01\n\x0e\x43omponentPrice\x12\x14\n\x0c\x63omponent_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\r\n\x05meter\x18\x03 \x01(\t\x12&\n\x08quantity\x18\x04 \x01(\x0b\x32\x14.google.type.Decimal\x12,\n\x0eprecise_amount\x18\x05 \x01(\x0b\x32\x14.google.type.Decimal\x12\"\n\x06\x61mount\x18\x06 \x01(\x0b\x32\x12.google.type.Money\x12/\n\x05tiers\x18\x07 \x03(\x0b\x32 .meterscope.billing.v1.TierPrice\"\xb0\x01\n\tTierPrice\x12#\n\x05up_to\x18\x01 \x01(\x0b\x32\x14.google.type.Decimal\x12&\n\x08quantity\x18\x02 \x01(\x0b\x32\x14.google.type.Decimal\x12(\n\nunit_price\x18\x03 \x01(\x0b\x32\x14.google.type.Decimal\x12,\n\x0eprecise_amount\x18\x04 \x01(\x0b\x32\x14.google.type.Decimal\"H\n\x11PriceUsageRequest\x12\x33\n\x07periods\x18\x01 \x03(\x0b\x32\".meterscope.billing.v1.PeriodUsage\"\x91\x01\n\x0bPeriodUsage\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x31\n\x06meters\x18\x03 \x03(\x0b\x32!.meterscope.billing.v1.MeterUsage\"K\n\nMeterUsage\x12\x13\n\x05meter\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12(\n\nquantities\x18\x02 \x03(\x0b\x32\x14.google.type.Decimal\"H\n\x12PriceUsageResponse\x12\x32\n\x07periods\x18\x01 \x03(\x0b\x32!.meterscope.billing.v1.PeriodCost\"\x7f\n\nPeriodCost\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x14\n\x0cplan_version\x18\x02 \x01(\x05\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\x38\n\ncomponents\x18\x04 \x03(\x0b\x32$.meterscope.billing.v1.ComponentCost\"y\n\rComponentCost\x12\x14\n\x0c\x63omponent_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\r\n\x05meter\x18\x03 \x01(\t\x12-\n\x0fprecise_amounts\x18\x04 \x03(\x0b\x32\x14.google.type.Decimal\"g\n\x13\x43omparePlansRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x35\n\x07periods\x18\x02 \x03(\x0b\x32$.meterscope.billing.v1.UsageOfPeriod\"\xa2\x01\n\rUsageOfPeriod\x12H\n\nquantities\x18\x01 \x03(\x0b\x32\x34.meterscope.billing.v1.UsageOfPeriod.QuantitiesEntry\x1aG\n\x0fQuantitiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.google.type.Decimal:\x02\x38\x01\"F\n\x14\x43omparePlansResponse\x12.\n\x05plans\x18\x01 \x03(\x0b\x32\x1f.meterscope.billing.v1.PlanCost\"\x81\x02\n\x08PlanCost\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12\x14\n\x0cplan_version\x18\x02 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x04 \x01(\x08\x12+\n\rprecise_total\x18\x05 \x01(\x0b\x32\x14.google.type.Decimal\x12!\n\x05total\x18\x06 \x01(\x0b\x32\x12.google.type.Money\x12%\n\tflat_fees\x18\x07 \x01(\x0b\x32\x12.google.type.Money\x12\x30\n\x06limits\x18\x08 \x03(\x0b\x32 .meterscope.billing.v1.PlanLimit*O\n\x0f\x42illingInterval\x12 \n\x1c\x42ILLING_INTERVAL_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x42ILLING_INTERVAL_MONTH\x10\x01*d\n\rPlanLimitKind\x12\x1f\n\x1bPLAN_LIMIT_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14PLAN_LIMIT_KIND_HARD\x10\x01\x12\x18\n\x14PLAN_LIMIT_KIND_SOFT\x10\x02\x32\xa9\x05\n\x0e\x43\x61talogService\x12l\n\nCreatePlan\x12(.meterscope.billing.v1.CreatePlanRequest\x1a\x1b.meterscope.billing.v1.Plan\"\x17\x82\xd3\xe4\x93\x02\x11\"\t/v1/plans:\x04plan\x12j\n\x07GetPlan\x12%.meterscope.billing.v1.GetPlanRequest\x1a\x1b.meterscope.billing.v1.Plan\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/plans/{plan_id}\x12q\n\tListPlans\x12\'.meterscope.billing.v1.ListPlansRequest\x1a(.meterscope.billing.v1.ListPlansResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/plans\x12~\n\x0cPreviewPrice\x12*.meterscope.billing.v1.PreviewPriceRequest\x1a#.meterscope.billing.v1.PricePreview\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x12/v1/prices:preview:\x01*\x12\x61\n\nPriceUsage\x12(.meterscope.billing.v1.PriceUsageRequest\x1a).meterscope.billing.v1.PriceUsageResponse\x12g\n\x0c\x43omparePlans\x12*.meterscope.billing.v1.ComparePlansRequest\x1a+.meterscope.billing.v1.ComparePlansResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -76,16 +76,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEPLANREQUEST'].fields_by_name['plan']._serialized_options = b'\342A\001\002'
   _globals['_GETPLANREQUEST'].fields_by_name['plan_id']._loaded_options = None
   _globals['_GETPLANREQUEST'].fields_by_name['plan_id']._serialized_options = b'\342A\001\002'
+  _globals['_PREVIEWPRICEREQUEST_QUANTITIESENTRY']._loaded_options = None
+  _globals['_PREVIEWPRICEREQUEST_QUANTITIESENTRY']._serialized_options = b'8\001'
+  _globals['_PERIODUSAGE'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_PERIODUSAGE'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_PERIODUSAGE'].fields_by_name['start_time']._loaded_options = None
+  _globals['_PERIODUSAGE'].fields_by_name['start_time']._serialized_options = b'\342A\001\002'
+  _globals['_METERUSAGE'].fields_by_name['meter']._loaded_options = None
+  _globals['_METERUSAGE'].fields_by_name['meter']._serialized_options = b'\342A\001\002'
+  _globals['_COMPAREPLANSREQUEST'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_COMPAREPLANSREQUEST'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_USAGEOFPERIOD_QUANTITIESENTRY']._loaded_options = None
+  _globals['_USAGEOFPERIOD_QUANTITIESENTRY']._serialized_options = b'8\001'
   _globals['_CATALOGSERVICE'].methods_by_name['CreatePlan']._loaded_options = None
   _globals['_CATALOGSERVICE'].methods_by_name['CreatePlan']._serialized_options = b'\202\323\344\223\002\021\"\t/v1/plans:\004plan'
   _globals['_CATALOGSERVICE'].methods_by_name['GetPlan']._loaded_options = None
   _globals['_CATALOGSERVICE'].methods_by_name['GetPlan']._serialized_options = b'\202\323\344\223\002\025\022\023/v1/plans/{plan_id}'
   _globals['_CATALOGSERVICE'].methods_by_name['ListPlans']._loaded_options = None
   _globals['_CATALOGSERVICE'].methods_by_name['ListPlans']._serialized_options = b'\202\323\344\223\002\013\022\t/v1/plans'
-  _globals['_BILLINGINTERVAL']._serialized_start=1710
-  _globals['_BILLINGINTERVAL']._serialized_end=1789
-  _globals['_PLANLIMITKIND']._serialized_start=1791
-  _globals['_PLANLIMITKIND']._serialized_end=1891
+  _globals['_CATALOGSERVICE'].methods_by_name['PreviewPrice']._loaded_options = None
+  _globals['_CATALOGSERVICE'].methods_by_name['PreviewPrice']._serialized_options = b'\202\323\344\223\002\027\"\022/v1/prices:preview:\001*'
+  _globals['_BILLINGINTERVAL']._serialized_start=3835
+  _globals['_BILLINGINTERVAL']._serialized_end=3914
+  _globals['_PLANLIMITKIND']._serialized_start=3916
+  _globals['_PLANLIMITKIND']._serialized_end=4016
   _globals['_PLAN']._serialized_start=219
   _globals['_PLAN']._serialized_end=552
   _globals['_PRICECOMPONENT']._serialized_start=555
@@ -108,6 +122,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPLANSREQUEST']._serialized_end=1618
   _globals['_LISTPLANSRESPONSE']._serialized_start=1620
   _globals['_LISTPLANSRESPONSE']._serialized_end=1708
-  _globals['_CATALOGSERVICE']._serialized_start=1894
-  _globals['_CATALOGSERVICE']._serialized_end=2243
+  _globals['_PREVIEWPRICEREQUEST']._serialized_start=1711
+  _globals['_PREVIEWPRICEREQUEST']._serialized_end=1940
+  _globals['_PREVIEWPRICEREQUEST_QUANTITIESENTRY']._serialized_start=1856
+  _globals['_PREVIEWPRICEREQUEST_QUANTITIESENTRY']._serialized_end=1927
+  _globals['_PRICEPREVIEW']._serialized_start=1943
+  _globals['_PRICEPREVIEW']._serialized_end=2178
+  _globals['_COMPONENTPRICE']._serialized_start=2181
+  _globals['_COMPONENTPRICE']._serialized_end=2427
+  _globals['_TIERPRICE']._serialized_start=2430
+  _globals['_TIERPRICE']._serialized_end=2606
+  _globals['_PRICEUSAGEREQUEST']._serialized_start=2608
+  _globals['_PRICEUSAGEREQUEST']._serialized_end=2680
+  _globals['_PERIODUSAGE']._serialized_start=2683
+  _globals['_PERIODUSAGE']._serialized_end=2828
+  _globals['_METERUSAGE']._serialized_start=2830
+  _globals['_METERUSAGE']._serialized_end=2905
+  _globals['_PRICEUSAGERESPONSE']._serialized_start=2907
+  _globals['_PRICEUSAGERESPONSE']._serialized_end=2979
+  _globals['_PERIODCOST']._serialized_start=2981
+  _globals['_PERIODCOST']._serialized_end=3108
+  _globals['_COMPONENTCOST']._serialized_start=3110
+  _globals['_COMPONENTCOST']._serialized_end=3231
+  _globals['_COMPAREPLANSREQUEST']._serialized_start=3233
+  _globals['_COMPAREPLANSREQUEST']._serialized_end=3336
+  _globals['_USAGEOFPERIOD']._serialized_start=3339
+  _globals['_USAGEOFPERIOD']._serialized_end=3501
+  _globals['_USAGEOFPERIOD_QUANTITIESENTRY']._serialized_start=1856
+  _globals['_USAGEOFPERIOD_QUANTITIESENTRY']._serialized_end=1927
+  _globals['_COMPAREPLANSRESPONSE']._serialized_start=3503
+  _globals['_COMPAREPLANSRESPONSE']._serialized_end=3573
+  _globals['_PLANCOST']._serialized_start=3576
+  _globals['_PLANCOST']._serialized_end=3833
+  _globals['_CATALOGSERVICE']._serialized_start=4019
+  _globals['_CATALOGSERVICE']._serialized_end=4700
 # @@protoc_insertion_point(module_scope)

@@ -447,3 +447,549 @@ class ListPlansResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListPlansResponse: _TypeAlias = ListPlansResponse  # noqa: Y015
+
+@_typing.final
+class PreviewPriceRequest(_message.Message):
+    """Asks what quantities cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class QuantitiesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _decimal_pb2.Decimal: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _decimal_pb2.Decimal | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    QUANTITIES_FIELD_NUMBER: _builtins.int
+    plan_id: _builtins.str
+    """The plan's id; its newest version."""
+    customer_id: _builtins.str
+    """The customer's id; the version of the plan that the customer's running subscription is on."""
+    @_builtins.property
+    def quantities(self) -> _containers.MessageMap[_builtins.str, _decimal_pb2.Decimal]:
+        """The period's quantities by meter. Not negative; 0 for a meter that is left out. A meter that the plan does not
+        price costs nothing and is named in `unpriced_meters`. At most 1,000.
+        """
+
+    def __init__(
+        self,
+        *,
+        plan_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        quantities: _abc.Mapping[_builtins.str, _decimal_pb2.Decimal] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "plan_id", b"plan_id", "priced_by", b"priced_by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "plan_id", b"plan_id", "priced_by", b"priced_by", "quantities", b"quantities"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_priced_by: _TypeAlias = _typing.Literal["plan_id", "customer_id"]  # noqa: Y015
+    _WhichOneofArgType_priced_by: _TypeAlias = _typing.Literal["priced_by", b"priced_by"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_priced_by) -> _WhichOneofReturnType_priced_by | None: ...
+
+Global___PreviewPriceRequest: _TypeAlias = PreviewPriceRequest  # noqa: Y015
+
+@_typing.final
+class PricePreview(_message.Message):
+    """What quantities cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    PLAN_VERSION_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    COMPONENTS_FIELD_NUMBER: _builtins.int
+    PRECISE_TOTAL_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    UNPRICED_METERS_FIELD_NUMBER: _builtins.int
+    plan_id: _builtins.str
+    """The plan's id."""
+    plan_version: _builtins.int
+    """The version whose prices were taken."""
+    currency: _builtins.str
+    """ISO 4217 code of all amounts."""
+    @_builtins.property
+    def components(self) -> _containers.RepeatedCompositeFieldContainer[Global___ComponentPrice]:
+        """One price per component, in the plan's order."""
+
+    @_builtins.property
+    def precise_total(self) -> _decimal_pb2.Decimal:
+        """The sum of the components' amounts before rounding."""
+
+    @_builtins.property
+    def total(self) -> _money_pb2.Money:
+        """The sum of the components' rounded amounts: what the invoice would demand before tax."""
+
+    @_builtins.property
+    def unpriced_meters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Meters of the request that no component prices, in order."""
+
+    def __init__(
+        self,
+        *,
+        plan_id: _builtins.str = ...,
+        plan_version: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        components: _abc.Iterable[Global___ComponentPrice] | None = ...,
+        precise_total: _decimal_pb2.Decimal | None = ...,
+        total: _money_pb2.Money | None = ...,
+        unpriced_meters: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["precise_total", b"precise_total", "total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "currency", b"currency", "plan_id", b"plan_id", "plan_version", b"plan_version", "precise_total", b"precise_total", "total", b"total", "unpriced_meters", b"unpriced_meters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PricePreview: _TypeAlias = PricePreview  # noqa: Y015
+
+@_typing.final
+class ComponentPrice(_message.Message):
+    """What one component costs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPONENT_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    METER_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    PRECISE_AMOUNT_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    TIERS_FIELD_NUMBER: _builtins.int
+    component_id: _builtins.str
+    """The component's id."""
+    display_name: _builtins.str
+    """The text of the invoice line."""
+    meter: _builtins.str
+    """The meter whose quantity is priced. Empty on a flat fee."""
+    @_builtins.property
+    def quantity(self) -> _decimal_pb2.Decimal:
+        """The quantity that was priced. 1 on a flat fee."""
+
+    @_builtins.property
+    def precise_amount(self) -> _decimal_pb2.Decimal:
+        """Before rounding, with at most 36 decimals."""
+
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """Rounded once, half away from zero, to the currency's smallest unit."""
+
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___TierPrice]:
+        """What each tier contributed; empty unless the price is graduated."""
+
+    def __init__(
+        self,
+        *,
+        component_id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        meter: _builtins.str = ...,
+        quantity: _decimal_pb2.Decimal | None = ...,
+        precise_amount: _decimal_pb2.Decimal | None = ...,
+        amount: _money_pb2.Money | None = ...,
+        tiers: _abc.Iterable[Global___TierPrice] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "precise_amount", b"precise_amount", "quantity", b"quantity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "component_id", b"component_id", "display_name", b"display_name", "meter", b"meter", "precise_amount", b"precise_amount", "quantity", b"quantity", "tiers", b"tiers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComponentPrice: _TypeAlias = ComponentPrice  # noqa: Y015
+
+@_typing.final
+class TierPrice(_message.Message):
+    """What one tier contributed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UP_TO_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    UNIT_PRICE_FIELD_NUMBER: _builtins.int
+    PRECISE_AMOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def up_to(self) -> _decimal_pb2.Decimal:
+        """The last unit of the tier. Absent on the last tier."""
+
+    @_builtins.property
+    def quantity(self) -> _decimal_pb2.Decimal:
+        """The units charged in it."""
+
+    @_builtins.property
+    def unit_price(self) -> _decimal_pb2.Decimal:
+        """The price of `per` units."""
+
+    @_builtins.property
+    def precise_amount(self) -> _decimal_pb2.Decimal:
+        """Before rounding."""
+
+    def __init__(
+        self,
+        *,
+        up_to: _decimal_pb2.Decimal | None = ...,
+        quantity: _decimal_pb2.Decimal | None = ...,
+        unit_price: _decimal_pb2.Decimal | None = ...,
+        precise_amount: _decimal_pb2.Decimal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["precise_amount", b"precise_amount", "quantity", b"quantity", "unit_price", b"unit_price", "up_to", b"up_to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["precise_amount", b"precise_amount", "quantity", b"quantity", "unit_price", b"unit_price", "up_to", b"up_to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TierPrice: _TypeAlias = TierPrice  # noqa: Y015
+
+@_typing.final
+class PriceUsageRequest(_message.Message):
+    """Asks for the prices of running totals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIODS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def periods(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeriodUsage]:
+        """Periods of customers. 1 to 1,000, with at most 500,000 quantities together."""
+
+    def __init__(
+        self,
+        *,
+        periods: _abc.Iterable[Global___PeriodUsage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["periods", b"periods"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceUsageRequest: _TypeAlias = PriceUsageRequest  # noqa: Y015
+
+@_typing.final
+class PeriodUsage(_message.Message):
+    """The running totals of a period of a customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    METERS_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """The customer's id."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """The first instant of the period."""
+
+    @_builtins.property
+    def meters(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeterUsage]:
+        """The running totals of the period's meters. A meter that is left out has no usage."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        meters: _abc.Iterable[Global___MeterUsage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "meters", b"meters", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeriodUsage: _TypeAlias = PeriodUsage  # noqa: Y015
+
+@_typing.final
+class MeterUsage(_message.Message):
+    """A meter's running totals, such as those at the end of each day."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METER_FIELD_NUMBER: _builtins.int
+    QUANTITIES_FIELD_NUMBER: _builtins.int
+    meter: _builtins.str
+    """The meter's id."""
+    @_builtins.property
+    def quantities(self) -> _containers.RepeatedCompositeFieldContainer[_decimal_pb2.Decimal]:
+        """What the period has up to each moment. Not negative."""
+
+    def __init__(
+        self,
+        *,
+        meter: _builtins.str = ...,
+        quantities: _abc.Iterable[_decimal_pb2.Decimal] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["meter", b"meter", "quantities", b"quantities"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeterUsage: _TypeAlias = MeterUsage  # noqa: Y015
+
+@_typing.final
+class PriceUsageResponse(_message.Message):
+    """The prices of running totals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIODS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def periods(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeriodCost]:
+        """One answer per period, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        periods: _abc.Iterable[Global___PeriodCost] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["periods", b"periods"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceUsageResponse: _TypeAlias = PriceUsageResponse  # noqa: Y015
+
+@_typing.final
+class PeriodCost(_message.Message):
+    """What the running totals of a period cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    PLAN_VERSION_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    COMPONENTS_FIELD_NUMBER: _builtins.int
+    plan_id: _builtins.str
+    """The plan's id. Empty if the customer has no subscription that runs in the period: nothing is priced then."""
+    plan_version: _builtins.int
+    """The version whose prices were taken."""
+    currency: _builtins.str
+    """ISO 4217 code of all amounts."""
+    @_builtins.property
+    def components(self) -> _containers.RepeatedCompositeFieldContainer[Global___ComponentCost]:
+        """The flat fees, and the components whose meters are in the request, in the plan's order."""
+
+    def __init__(
+        self,
+        *,
+        plan_id: _builtins.str = ...,
+        plan_version: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        components: _abc.Iterable[Global___ComponentCost] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "currency", b"currency", "plan_id", b"plan_id", "plan_version", b"plan_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeriodCost: _TypeAlias = PeriodCost  # noqa: Y015
+
+@_typing.final
+class ComponentCost(_message.Message):
+    """What a component costs up to each moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPONENT_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    METER_FIELD_NUMBER: _builtins.int
+    PRECISE_AMOUNTS_FIELD_NUMBER: _builtins.int
+    component_id: _builtins.str
+    """The component's id."""
+    display_name: _builtins.str
+    """The text of the invoice line."""
+    meter: _builtins.str
+    """The meter. Empty on a flat fee."""
+    @_builtins.property
+    def precise_amounts(self) -> _containers.RepeatedCompositeFieldContainer[_decimal_pb2.Decimal]:
+        """Before rounding, with at most 36 decimals: the price of each running total; of a flat fee, one for the period."""
+
+    def __init__(
+        self,
+        *,
+        component_id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        meter: _builtins.str = ...,
+        precise_amounts: _abc.Iterable[_decimal_pb2.Decimal] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_id", b"component_id", "display_name", b"display_name", "meter", b"meter", "precise_amounts", b"precise_amounts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComponentCost: _TypeAlias = ComponentCost  # noqa: Y015
+
+@_typing.final
+class ComparePlansRequest(_message.Message):
+    """Asks for a comparison."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    PERIODS_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """The customer's id."""
+    @_builtins.property
+    def periods(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageOfPeriod]:
+        """The usage, period by period; each is priced as a whole period. 1 to 500."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        periods: _abc.Iterable[Global___UsageOfPeriod] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "periods", b"periods"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComparePlansRequest: _TypeAlias = ComparePlansRequest  # noqa: Y015
+
+@_typing.final
+class UsageOfPeriod(_message.Message):
+    """A period's usage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class QuantitiesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _decimal_pb2.Decimal: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _decimal_pb2.Decimal | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    QUANTITIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def quantities(self) -> _containers.MessageMap[_builtins.str, _decimal_pb2.Decimal]:
+        """The quantities by meter. Not negative."""
+
+    def __init__(
+        self,
+        *,
+        quantities: _abc.Mapping[_builtins.str, _decimal_pb2.Decimal] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quantities", b"quantities"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageOfPeriod: _TypeAlias = UsageOfPeriod  # noqa: Y015
+
+@_typing.final
+class ComparePlansResponse(_message.Message):
+    """What usage would have cost on each plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLANS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def plans(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanCost]:
+        """The newest versions of the plans in the customer's currency, the cheapest first, and the version of the customer's
+        own plan. At most 200 and the own one.
+        """
+
+    def __init__(
+        self,
+        *,
+        plans: _abc.Iterable[Global___PlanCost] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plans", b"plans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComparePlansResponse: _TypeAlias = ComparePlansResponse  # noqa: Y015
+
+@_typing.final
+class PlanCost(_message.Message):
+    """What usage would have cost on a plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    PLAN_VERSION_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
+    PRECISE_TOTAL_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    FLAT_FEES_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    plan_id: _builtins.str
+    """The plan's id."""
+    plan_version: _builtins.int
+    """The version."""
+    display_name: _builtins.str
+    """The name for people."""
+    current: _builtins.bool
+    """Whether the customer's running subscription is on this version."""
+    @_builtins.property
+    def precise_total(self) -> _decimal_pb2.Decimal:
+        """What the components cost over all periods, before rounding."""
+
+    @_builtins.property
+    def total(self) -> _money_pb2.Money:
+        """The sum of what each period's invoice would have demanded before tax."""
+
+    @_builtins.property
+    def flat_fees(self) -> _money_pb2.Money:
+        """The flat fees of one period."""
+
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanLimit]:
+        """The plan's limits, per period."""
+
+    def __init__(
+        self,
+        *,
+        plan_id: _builtins.str = ...,
+        plan_version: _builtins.int = ...,
+        display_name: _builtins.str = ...,
+        current: _builtins.bool = ...,
+        precise_total: _decimal_pb2.Decimal | None = ...,
+        total: _money_pb2.Money | None = ...,
+        flat_fees: _money_pb2.Money | None = ...,
+        limits: _abc.Iterable[Global___PlanLimit] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flat_fees", b"flat_fees", "precise_total", b"precise_total", "total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "display_name", b"display_name", "flat_fees", b"flat_fees", "limits", b"limits", "plan_id", b"plan_id", "plan_version", b"plan_version", "precise_total", b"precise_total", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanCost: _TypeAlias = PlanCost  # noqa: Y015

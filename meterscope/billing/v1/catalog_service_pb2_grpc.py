@@ -50,6 +50,21 @@ class CatalogServiceStub:
                 request_serializer=meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.ListPlansRequest.SerializeToString,
                 response_deserializer=meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.ListPlansResponse.FromString,
                 _registered_method=True)
+        self.PreviewPrice = channel.unary_unary(
+                '/meterscope.billing.v1.CatalogService/PreviewPrice',
+                request_serializer=meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.PreviewPriceRequest.SerializeToString,
+                response_deserializer=meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.PricePreview.FromString,
+                _registered_method=True)
+        self.PriceUsage = channel.unary_unary(
+                '/meterscope.billing.v1.CatalogService/PriceUsage',
+                request_serializer=meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.PriceUsageRequest.SerializeToString,
+                response_deserializer=meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.PriceUsageResponse.FromString,
+                _registered_method=True)
+        self.ComparePlans = channel.unary_unary(
+                '/meterscope.billing.v1.CatalogService/ComparePlans',
+                request_serializer=meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.ComparePlansRequest.SerializeToString,
+                response_deserializer=meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.ComparePlansResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogServiceServicer:
@@ -78,6 +93,35 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewPrice(self, request, context):
+        """Says what given quantities cost on a plan, or on the plan of a customer's running subscription. Changes nothing.
+
+        The amounts are those that the invoice of a whole period with these quantities would show. NOT_FOUND if there is
+        no such plan or customer; FAILED_PRECONDITION if the customer has no running subscription; INVALID_ARGUMENT naming
+        the field if a quantity is no number or an amount is above 10^18.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PriceUsage(self, request, context):
+        """Prices running totals of many customers at once, for their cost by day. Internal: called by usage.
+
+        Each period is priced on the plan of the subscription that runs in it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ComparePlans(self, request, context):
+        """Says what usage would have cost a customer on each plan in the customer's currency. Internal: called by usage.
+
+        NOT_FOUND if there is no such customer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CatalogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +139,21 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.ListPlans,
                     request_deserializer=meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.ListPlansRequest.FromString,
                     response_serializer=meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.ListPlansResponse.SerializeToString,
+            ),
+            'PreviewPrice': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewPrice,
+                    request_deserializer=meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.PreviewPriceRequest.FromString,
+                    response_serializer=meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.PricePreview.SerializeToString,
+            ),
+            'PriceUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.PriceUsage,
+                    request_deserializer=meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.PriceUsageRequest.FromString,
+                    response_serializer=meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.PriceUsageResponse.SerializeToString,
+            ),
+            'ComparePlans': grpc.unary_unary_rpc_method_handler(
+                    servicer.ComparePlans,
+                    request_deserializer=meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.ComparePlansRequest.FromString,
+                    response_serializer=meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.ComparePlansResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +238,87 @@ class CatalogService:
             '/meterscope.billing.v1.CatalogService/ListPlans',
             meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.ListPlansRequest.SerializeToString,
             meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.ListPlansResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewPrice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterscope.billing.v1.CatalogService/PreviewPrice',
+            meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.PreviewPriceRequest.SerializeToString,
+            meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.PricePreview.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PriceUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterscope.billing.v1.CatalogService/PriceUsage',
+            meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.PriceUsageRequest.SerializeToString,
+            meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.PriceUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ComparePlans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterscope.billing.v1.CatalogService/ComparePlans',
+            meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.ComparePlansRequest.SerializeToString,
+            meterscope_dot_billing_dot_v1_dot_catalog__service__pb2.ComparePlansResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,23 @@ class CatalogServiceStub:
     """Returns a plan. NOT_FOUND if there is none."""
     ListPlans: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListPlansRequest, _catalog_service_pb2.ListPlansResponse]
     """Lists the plans by id."""
+    PreviewPrice: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.PreviewPriceRequest, _catalog_service_pb2.PricePreview]
+    """Says what given quantities cost on a plan, or on the plan of a customer's running subscription. Changes nothing.
+
+    The amounts are those that the invoice of a whole period with these quantities would show. NOT_FOUND if there is
+    no such plan or customer; FAILED_PRECONDITION if the customer has no running subscription; INVALID_ARGUMENT naming
+    the field if a quantity is no number or an amount is above 10^18.
+    """
+    PriceUsage: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.PriceUsageRequest, _catalog_service_pb2.PriceUsageResponse]
+    """Prices running totals of many customers at once, for their cost by day. Internal: called by usage.
+
+    Each period is priced on the plan of the subscription that runs in it.
+    """
+    ComparePlans: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ComparePlansRequest, _catalog_service_pb2.ComparePlansResponse]
+    """Says what usage would have cost a customer on each plan in the customer's currency. Internal: called by usage.
+
+    NOT_FOUND if there is no such customer.
+    """
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
@@ -55,6 +72,23 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """Returns a plan. NOT_FOUND if there is none."""
     ListPlans: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListPlansRequest, _catalog_service_pb2.ListPlansResponse]  # type: ignore[assignment]
     """Lists the plans by id."""
+    PreviewPrice: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.PreviewPriceRequest, _catalog_service_pb2.PricePreview]  # type: ignore[assignment]
+    """Says what given quantities cost on a plan, or on the plan of a customer's running subscription. Changes nothing.
+
+    The amounts are those that the invoice of a whole period with these quantities would show. NOT_FOUND if there is
+    no such plan or customer; FAILED_PRECONDITION if the customer has no running subscription; INVALID_ARGUMENT naming
+    the field if a quantity is no number or an amount is above 10^18.
+    """
+    PriceUsage: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.PriceUsageRequest, _catalog_service_pb2.PriceUsageResponse]  # type: ignore[assignment]
+    """Prices running totals of many customers at once, for their cost by day. Internal: called by usage.
+
+    Each period is priced on the plan of the subscription that runs in it.
+    """
+    ComparePlans: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ComparePlansRequest, _catalog_service_pb2.ComparePlansResponse]  # type: ignore[assignment]
+    """Says what usage would have cost a customer on each plan in the customer's currency. Internal: called by usage.
+
+    NOT_FOUND if there is no such customer.
+    """
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps the plans and their prices."""
@@ -84,5 +118,40 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListPlansResponse, _abc.Awaitable[_catalog_service_pb2.ListPlansResponse]]:
         """Lists the plans by id."""
+
+    @_abc_1.abstractmethod
+    def PreviewPrice(
+        self,
+        request: _catalog_service_pb2.PreviewPriceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.PricePreview, _abc.Awaitable[_catalog_service_pb2.PricePreview]]:
+        """Says what given quantities cost on a plan, or on the plan of a customer's running subscription. Changes nothing.
+
+        The amounts are those that the invoice of a whole period with these quantities would show. NOT_FOUND if there is
+        no such plan or customer; FAILED_PRECONDITION if the customer has no running subscription; INVALID_ARGUMENT naming
+        the field if a quantity is no number or an amount is above 10^18.
+        """
+
+    @_abc_1.abstractmethod
+    def PriceUsage(
+        self,
+        request: _catalog_service_pb2.PriceUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.PriceUsageResponse, _abc.Awaitable[_catalog_service_pb2.PriceUsageResponse]]:
+        """Prices running totals of many customers at once, for their cost by day. Internal: called by usage.
+
+        Each period is priced on the plan of the subscription that runs in it.
+        """
+
+    @_abc_1.abstractmethod
+    def ComparePlans(
+        self,
+        request: _catalog_service_pb2.ComparePlansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.ComparePlansResponse, _abc.Awaitable[_catalog_service_pb2.ComparePlansResponse]]:
+        """Says what usage would have cost a customer on each plan in the customer's currency. Internal: called by usage.
+
+        NOT_FOUND if there is no such customer.
+        """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,9 +1,10 @@
 """Plans and their versions."""
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from services.billing import plan_document
 from services.billing.domain.plan import Plan
@@ -37,6 +38,27 @@ def version(conn: sa.Connection, plan_id: str, number: int) -> Plan:
     """Return a version that is known to exist."""
     query = sa.select(plan_versions).where(plan_versions.c.plan_id == plan_id, plan_versions.c.version == number)
     return _plan(conn.execute(query).one())
+
+
+def versions(conn: sa.Connection, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], Plan]:
+    """Return versions that are known to exist, by plan and number."""
+    if not wanted:
+        return {}
+    listed = sa.tuple_(plan_versions.c.plan_id, plan_versions.c.version).in_(sorted(wanted))
+    found = map(_plan, conn.execute(sa.select(plan_versions).where(listed)))
+    return {(plan.terms.id, plan.version): plan for plan in found}
+
+
+def in_currency(conn: sa.Connection, currency: str, *, limit: int) -> list[Plan]:
+    """Return the newest versions of the plans in a currency, by id."""
+    newest = (
+        sa.select(plan_versions)
+        .ext(distinct_on(plan_versions.c.plan_id))
+        .order_by(plan_versions.c.plan_id, plan_versions.c.version.desc())
+        .subquery()
+    )
+    query = sa.select(newest).where(newest.c.terms["currency"].astext == currency).order_by(newest.c.plan_id)
+    return [_plan(row) for row in conn.execute(query.limit(limit))]
 
 
 def page(conn: sa.Connection, *, after: str, limit: int) -> list[Plan]:

@@ -1,5 +1,6 @@
 """Subscriptions."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -43,6 +44,12 @@ def running(conn: sa.Connection, customer_id: str) -> Subscription | None:
     query = sa.select(subscriptions).where(subscriptions.c.customer_id == customer_id, _ACTIVE)
     row = conn.execute(query).one_or_none()
     return None if row is None else _subscription(row)
+
+
+def running_of(conn: sa.Connection, customer_ids: Collection[str]) -> dict[str, Subscription]:
+    """Return the running subscriptions of customers, by customer."""
+    query = sa.select(subscriptions).where(subscriptions.c.customer_id.in_(sorted(customer_ids)), _ACTIVE)
+    return {row.customer_id: _subscription(row) for row in conn.execute(query)}
 
 
 def page(conn: sa.Connection, *, customer_id: str, after: str, limit: int) -> list[Subscription]:
