@@ -1,7 +1,8 @@
 """Group commit: calls that arrive while others are being written share the next transaction.
 
-Nobody waits for company: with a place free a call writes at once, in its own thread. Only what arrives while all places
-are taken is put together, and the first of it writes for all when a place comes free.
+Nobody waits for company: when nothing is being written a call writes at once, in its own thread. What arrives meanwhile
+is put together, and the first of it writes for all when the writer before it is done. A further writer begins beside it
+only for as much as pays for a transaction: many small ones cost more than they gain.
 """
 
 import threading
@@ -32,19 +33,28 @@ class _Call(Generic[Item, Result]):
 
 
 class Combiner(Generic[Item, Result]):
-    """Puts concurrent calls of `write` together."""
+    """Puts concurrent calls of `write` together.
 
-    def __init__(self, write: Callable[[Sequence[Item]], Sequence[Result]], *, places: int, most: int) -> None:
+    Attributes:
+        waiting: items of the calls that wait for a writer now.
+    """
+
+    def __init__(
+        self, write: Callable[[Sequence[Item]], Sequence[Result]], *, places: int, most: int, worthwhile: int
+    ) -> None:
         """Prepare.
 
         Args:
             write: stores items and returns a result for each; what it raises, all callers get.
             places: writers at a time.
             most: items in one `write`, but for a single call with more.
+            worthwhile: waiting items for which a further writer begins.
         """
         self._write = write
-        self._places = places
+        self._free = self._places = places
         self._most = most
+        self._worthwhile = worthwhile
+        self.waiting = 0
         self._lock = threading.Lock()
         self._queue: deque[_Call[Item, Result]] = deque()
 
@@ -52,11 +62,13 @@ class Combiner(Generic[Item, Result]):
         """Have items written, and return their results."""
         call: _Call[Item, Result] = _Call(items)
         with self._lock:
-            if self._places:
-                self._places -= 1
+            is_first = self._free == self._places
+            if is_first or (self._free and self.waiting + len(items) >= self._worthwhile):
+                self._free -= 1
                 call.state = _LEADING
             else:
                 self._queue.append(call)
+                self.waiting += len(items)
         if call.state is _WAITING:
             call.woken.wait()
         if call.state is _LEADING:
@@ -91,14 +103,16 @@ class Combiner(Generic[Item, Result]):
                 call = self._queue.popleft()
                 group.append(call)
                 size += len(call.items)
+                self.waiting -= len(call.items)
         return group
 
     def _pass_on(self) -> None:
         """Give the place to the call that has waited longest, or free it."""
         with self._lock:
             if not self._queue:
-                self._places += 1
+                self._free += 1
                 return
             successor = self._queue.popleft()
+            self.waiting -= len(successor.items)
             successor.state = _LEADING
         successor.woken.set()

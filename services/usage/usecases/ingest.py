@@ -20,6 +20,7 @@ from services.usage.usecases.combiner import Combiner
 from services.usage.usecases.notifier import Notifier
 
 MAX_EVENTS: Final = 10_000
+_WORTHWHILE: Final = 250  # events: as much work as the transaction around them
 _DAY_US: Final = 86_400 * MICROSECONDS
 _MOST_SAMPLES: Final = 200_000
 # Spares the Python function that a NamedTuple's own constructor is.
@@ -53,7 +54,9 @@ class Ingest:
         self._catalogue = catalogue
         self._notifier = notifier
         self._clock = clock
-        self._combined: Combiner[Placed, Verdict] = Combiner(self._store, places=writers, most=MAX_EVENTS)
+        self._combined: Combiner[Placed, Verdict] = Combiner(
+            self._store, places=writers, most=MAX_EVENTS, worthwhile=_WORTHWHILE
+        )
         self._sampled: set[tuple[bytes, bytes, int]] = set()
 
     def take(self, events: Sequence[Event], span_id: bytes) -> Sequence[Verdict]:
