@@ -1,6 +1,5 @@
 import os
 import signal
-import socket
 import subprocess
 import sys
 
@@ -10,6 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.alerts.__main__ import main
 from tests.eventually import eventually
+from tests.ports import free_ports
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -54,9 +54,7 @@ def test_an_open_address_without_a_token_is_refused_with_the_reason(environ: dic
 
 
 def test_serve_migrates_answers_and_stops_at_a_signal(environ: dict[str, str]) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_ports()}"
     process = subprocess.Popen(
         [sys.executable, "-m", "services.alerts", "serve", "--migrate"],
         env={**os.environ, **environ, "METERSCOPE_ALERTS_ADDRESS": address},

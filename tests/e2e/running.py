@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ class Running:
 
 def start(data_dir: Path, **environ: str) -> Running:
     """Start `meterscope up` on free ports and wait until it is ready."""
-    port = free_ports()
+    port = free_ports(20)
     command = [
         str(Path(sys.executable).with_name("meterscope")),
         "up",
@@ -59,22 +58,3 @@ def stop(running: Running) -> int:
     """Stop as Ctrl-C does and return the exit code."""
     running.process.send_signal(signal.SIGINT)
     return running.process.wait(60)
-
-
-def free_ports(span: int = 20) -> int:
-    """Return a port behind which `span` more are free."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first = probe.getsockname()[1]
-        if first + span < 60_000 and all(is_free(first + offset) for offset in range(span)):
-            return int(first)
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

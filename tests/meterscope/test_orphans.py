@@ -1,7 +1,6 @@
 """What a killed `up` leaves behind is stopped by the next one; nobody else's process is touched."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pytest
 
 from meterscope.supervisor.orphans import MARK, stop_orphans
 from services.kit.embedded import start_postgres
+from tests.ports import free_ports
 
 HOUR = "import signal, time; print('runs', flush=True); time.sleep(3600)"
 STUBBORN = HOUR.replace("time;", "time; signal.signal(signal.SIGTERM, signal.SIG_IGN);")
@@ -59,9 +59,7 @@ def test_an_orphan_that_does_not_stop_is_killed(left: Left, tmp_path: Path) -> N
 
 def test_a_postgresql_that_outlived_its_supervisor_is_shut_down_in_order(tmp_path: Path) -> None:
     start_postgres(tmp_path, durable=False).stop()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_ports()
     command = [
         sys.executable,
         "-m",

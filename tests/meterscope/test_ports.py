@@ -9,13 +9,12 @@ import pytest
 
 from meterscope.supervisor.errors import SupervisorError
 from meterscope.supervisor.ports import Reservations, listener, ports
+from tests.ports import free_ports
 
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    return free_ports(2)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -14,9 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from meterscope.supervisor.errors import SupervisorError
 from meterscope.supervisor.orphans import MARK
-from meterscope.supervisor.ports import Reservations, ports
 
 METERSCOPE = (sys.executable, "-c", "from meterscope.cli import main; main()")
 PROCESSES = {
@@ -32,7 +29,7 @@ class Up:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = _free_ports()
+        self.port = free_ports(20)
         self.process: subprocess.Popen[bytes] | None = None
         own = ("DATABASE_URL", "REDIS_URL", "METERSCOPE_", "OTEL_")
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
@@ -87,16 +84,6 @@ class Up:
         return self.process.wait(PATIENCE_SECONDS)
 
 
-def _free_ports() -> int:
-    while True:
-        base = random.randrange(20_000, 30_000, 20)
-        try:
-            Reservations(ports(base)).close()
-        except SupervisorError:
-            continue
-        return base
-
-
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     up = Up(tmp_path_factory.mktemp("up") / "data")
@@ -138,7 +125,7 @@ def test_a_second_one_on_the_same_ports_is_refused_and_changes_nothing(up: Up, t
 
 
 def test_a_second_one_on_the_same_folder_is_refused(up: Up) -> None:
-    refused = up.command("up", "--data-dir", str(up.folder), "--port", str(_free_ports()))
+    refused = up.command("up", "--data-dir", str(up.folder), "--port", str(free_ports(20)))
     assert refused.returncode == 1
     assert f"{up.folder} is in use: `meterscope up` runs on it as process {up.run()['pid']}" in refused.stderr
 
