@@ -12,6 +12,8 @@ from typing import Any
 import grpc
 from eventually import eventually
 
+from tests.ports import free_ports
+
 
 @dataclass
 class Running:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from meterscope.supervisor.orphans import MARK
+from tests.ports import free_ports
 
 METERSCOPE = (sys.executable, "-c", "from meterscope.cli import main; main()")
 PROCESSES = {
