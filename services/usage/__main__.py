@@ -29,7 +29,14 @@ from services.kit.worker import Worker
 from services.usage import workers
 from services.usage.clients import Alerts
 from services.usage.counters import Counters
-from services.usage.metrics import IngestMetrics, LimitMetrics, RedisMetrics, RollupMetrics, RollupState
+from services.usage.metrics import (
+    CorrectionMetrics,
+    IngestMetrics,
+    LimitMetrics,
+    RedisMetrics,
+    RollupMetrics,
+    RollupState,
+)
 from services.usage.servicer.events import EventServicer
 from services.usage.servicer.limits import LimitServicer
 from services.usage.servicer.meters import MeterServicer
@@ -37,6 +44,7 @@ from services.usage.servicer.usage import UsageServicer
 from services.usage.settings import Settings
 from services.usage.usecases.background import Background
 from services.usage.usecases.catalogue import Catalogue
+from services.usage.usecases.corrections import Corrections
 from services.usage.usecases.entitlements import EntitlementBook
 from services.usage.usecases.events import Events
 from services.usage.usecases.ingest import Ingest
@@ -88,7 +96,9 @@ def build_server(settings: Settings) -> Server:
     counters = Counters(settings.redis_url, RedisMetrics(meter), timeout=settings.counter_timeout)
     ingest = Ingest(database, catalogue, notifier, clock=now, writers=settings.ingest_writers)
     quarantine = Quarantine(database, catalogue, notifier, now)
-    events = EventServicer(ingest, Events(database), quarantine, IngestMetrics(meter), now)
+    ingested = IngestMetrics(meter)
+    corrections = Corrections(database, catalogue, notifier, CorrectionMetrics(meter), ingested, now)
+    events = EventServicer(ingest, Events(database), quarantine, corrections, ingested, now)
     meters = MeterServicer(Meters(database, now))
     usage = UsageServicer(Queries(database, catalogue, positions, now), Seals(database, positions))
     limits = Limits(database, catalogue, counters, LimitMetrics(meter))

@@ -1,6 +1,13 @@
 """The errors of usage."""
 
-from services.kit.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from datetime import datetime
+
+from decimal import Decimal
+
+from services.kit.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted, Unavailable
+from services.kit.money import plain
+from services.usage.domain.limit import Standing
+from services.usage.domain.correction import Correction
 
 
 class CustomerNotFound(NotFound):
@@ -35,6 +42,58 @@ class EventNotFound(NotFound):
         )
 
 
+class EventCorrected(FailedPrecondition):
+    """The event was corrected before, in another way."""
+
+    reason = "EVENT_ALREADY_CORRECTED"
+
+    def __init__(self, source: str, event_id: str, correction: Correction) -> None:
+        other = correction.superseded_by
+        what = f"amended by event {other.id!r} of source {other.source!r}; correct that one" if other else "cancelled"
+        super().__init__(
+            f"event {event_id!r} of source {source!r} is {what}",
+            metadata={"source": source, "event_id": event_id, "state": correction.state.value},
+        )
+
+
+class SupersedingEventExists(FailedPrecondition):
+    """What is to supersede an event is stored already, and counts by itself."""
+
+    reason = "SUPERSEDING_EVENT_EXISTS"
+
+    def __init__(self, source: str, event_id: str) -> None:
+        super().__init__(
+            f"event.id: an event {event_id!r} of source {source!r} is stored already; send the superseding event under a"
+            " new id, or cancel the wrong one if the stored one is right",
+            metadata={"source": source, "event_id": event_id},
+        )
+
+
+class UnknownSupersedingType(FailedPrecondition):
+    """No meter counts the type of what is to supersede an event."""
+
+    reason = "SUPERSEDING_EVENT_UNKNOWN_TYPE"
+
+    def __init__(self, event_type: str) -> None:
+        super().__init__(
+            f"event.type: no meter counts events of type {event_type!r} yet; create one first",
+            metadata={"event_type": event_type},
+        )
+
+
+class TooOldToCorrect(FailedPrecondition):
+    """The event is older than raw events are kept: its totals cannot be made anew."""
+
+    reason = "EVENT_TOO_OLD_TO_CORRECT"
+
+    def __init__(self, source: str, event_id: str, time: datetime, floor: datetime) -> None:
+        super().__init__(
+            f"event {event_id!r} of source {source!r} is of {time.isoformat()}, and raw events are kept from"
+            f" {floor.isoformat()} on; correct the invoice with a credit note instead",
+            metadata={"source": source, "event_id": event_id, "kept_from": floor.isoformat()},
+        )
+
+
 class MeterExists(AlreadyExists):
     """The meter's id is taken by another definition."""
 
@@ -53,6 +112,51 @@ class CustomerKeyTaken(FailedPrecondition):
 
     def __init__(self, key: str) -> None:
         super().__init__(f"customer key {key!r} belongs to another customer", metadata={"customer_key": key})
+
+
+class LimitReached(ResourceExhausted):
+    """A hard limit refuses what was asked."""
+
+    reason = "LIMIT_REACHED"
+
+    def __init__(self, customer_id: str, asked: str, standing: Standing) -> None:
+        used, reserved, limit = (
+            plain(each or Decimal(0)) for each in (standing.used, standing.reserved, standing.limit)
+        )
+        reset = standing.period.end.isoformat()
+        super().__init__(
+            f"{asked} {standing.meter} are not left to {customer_id}: {used} used and {reserved} reserved of {limit}; "
+            f"ask for less, or again from {reset} on",
+            metadata={
+                "customer_id": customer_id,
+                "meter": standing.meter,
+                "used": used,
+                "reserved": reserved,
+                "limit": limit,
+                "reset_time": reset,
+            },
+        )
+
+
+class ReservationNotFound(NotFound):
+    """The customer has no such reservation."""
+
+    reason = "RESERVATION_NOT_FOUND"
+
+    def __init__(self, customer_id: str, reservation_id: str) -> None:
+        super().__init__(
+            f"customer {customer_id} has no reservation {reservation_id!r}",
+            metadata={"customer_id": customer_id, "reservation_id": reservation_id},
+        )
+
+
+class ReservationEnded(FailedPrecondition):
+    """The reservation is not open any more. The reason says why."""
+
+    def __init__(self, reservation_id: str, reason: str, why: str) -> None:
+        super().__init__(
+            f"reservation {reservation_id} {why}", reason=reason, metadata={"reservation_id": reservation_id}
+        )
 
 
 class RollupBehind(Unavailable):

@@ -6,6 +6,7 @@ from typing import Final
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
+from services.usage.domain.correction import Kind
 from services.usage.domain.verdict import Outcome
 
 TRANSPORT: Final = "grpc"
@@ -39,6 +40,27 @@ class IngestMetrics:
             if count:
                 self._events.add(count, {"outcome": outcome.name.lower(), "transport": TRANSPORT})
         self._duration.record(seconds, {"transport": TRANSPORT})
+
+
+class CorrectionMetrics:
+    """What is corrected."""
+
+    def __init__(self, meter: Meter) -> None:
+        """Declare the instrument; each kind starts at 0."""
+        self._corrections = meter.create_counter(
+            "billing.event.corrections", description="Events that were amended or cancelled"
+        )
+        for kind in Kind:
+            for is_adjustment in (False, True):
+                self._corrections.add(0, _labels(kind, is_adjustment=is_adjustment))
+
+    def corrected(self, kind: Kind, *, is_adjustment: bool) -> None:
+        """Count a correction; one of a closed period is an adjustment."""
+        self._corrections.add(1, _labels(kind, is_adjustment=is_adjustment))
+
+
+def _labels(kind: Kind, *, is_adjustment: bool) -> dict[str, str]:
+    return {"kind": kind.lower(), "period": "closed" if is_adjustment else "open"}
 
 
 class RedisMetrics:

@@ -99,6 +99,57 @@ limits: Final = sa.Table(
     sa.Column("thresholds", ARRAY(sa.Integer), nullable=False),
 )
 
+# Of customers without a plan, where no limit of their own stands before it. Hard. From the worker's settings.
+default_limits: Final = sa.Table(
+    "default_limits",
+    metadata,
+    sa.Column("meter", _ID, primary_key=True),
+    sa.Column("amount", sa.Numeric, sa.CheckConstraint("amount >= 0"), nullable=False),
+    sa.Column("thresholds", ARRAY(sa.Integer), nullable=False),
+)
+
+# Locked while quota of a customer and meter is set aside, used or given back; `version` grows each time.
+quotas: Final = sa.Table(
+    "quotas",
+    metadata,
+    sa.Column("customer", sa.BigInteger, primary_key=True),
+    sa.Column("meter", sa.Integer, primary_key=True),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    # The version that the live counters have.
+    sa.Column("published", sa.BigInteger, nullable=False),
+    sa.Index("quotas_unpublished", "customer", "meter", postgresql_where=sa.text("version <> published")),
+)
+
+_counts: Final = sa.text("counts")
+reservations: Final = sa.Table(
+    "reservations",
+    metadata,
+    sa.Column("customer", sa.BigInteger, primary_key=True),
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("meter", sa.Integer, nullable=False),
+    sa.Column("quantity", sa.Numeric, sa.CheckConstraint("quantity > 0"), nullable=False),
+    sa.Column(
+        "state",
+        sa.Text,
+        sa.CheckConstraint("state IN ('OPEN', 'COMMITTED', 'RELEASED', 'EXPIRED')"),
+        nullable=False,
+    ),
+    # Whether it is set aside still; but from `counts_until` on it is not, even before a sweep says so here.
+    sa.Column("counts", sa.Boolean, nullable=False),
+    sa.Column("counts_until", _TIME, nullable=False),
+    sa.Column("create_time", _TIME, nullable=False),
+    sa.Column("expire_time", _TIME, nullable=False),
+    # The digest of the source and id of the event that reports the use: of a committed one.
+    sa.Column("event", sa.Uuid),
+    sa.Column("event_source", _ID),
+    sa.Column("event_id", _ID),
+    sa.Column("ended_at", _TIME),
+    sa.Index("reservations_counting", "customer", "meter", postgresql_where=_counts),
+    sa.Index("reservations_ending", "counts_until", postgresql_where=_counts),
+    sa.Index("reservations_committed", "customer", "event", postgresql_where=sa.text("counts AND state = 'COMMITTED'")),
+    sa.Index("reservations_ended", "ended_at", postgresql_where=sa.text("NOT counts")),
+)
+
 # Period boundaries inside a quarter of an hour: buckets of that quarter are cut there.
 edges: Final = sa.Table(
     "edges",
@@ -179,6 +230,41 @@ events: Final = sa.Table(
     sa.Index("events_tx", "tx"),
     sa.Index("events_sampled", "tx", postgresql_where=sa.text("sampled")),
     postgresql_partition_by="RANGE (time)",
+)
+
+# Events that count no more: amended (another event counts instead) or cancelled. What counts is written in store/counted.
+corrections: Final = sa.Table(
+    "corrections",
+    metadata,
+    sa.Column("customer", sa.BigInteger, primary_key=True),
+    # Of the corrected event: its identity and time.
+    sa.Column("digest", sa.Uuid, primary_key=True),
+    sa.Column("time", _TIME, nullable=False),
+    sa.Column("tx", Xid8, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    # The seal whose totals, or late usage, have the corrected event in them: what the correction adjusts; 0 for none.
+    sa.Column("seal", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.Text, sa.CheckConstraint("kind IN ('AMEND', 'CANCEL')"), nullable=False),
+    sa.Column("id", _ID, nullable=False),
+    sa.Column("source", _ID, nullable=False),
+    # The identity of the event that counts instead; empty names for a cancel.
+    sa.Column("superseding", sa.Uuid, sa.CheckConstraint("(kind = 'AMEND') = (superseding IS NOT NULL)")),
+    sa.Column("superseding_id", _ID, nullable=False),
+    sa.Column("superseding_source", _ID, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    # The W3C trace context of who corrected it.
+    sa.Column("context", JSONB, nullable=False),
+    sa.Column("created_at", _TIME, nullable=False),
+    sa.Index("corrections_tx", "tx"),
+    sa.Index("corrections_by_time", "customer", "time", "digest"),
+    sa.Index(
+        "corrections_by_superseding",
+        "customer",
+        "superseding",
+        unique=True,
+        postgresql_where=sa.text("superseding IS NOT NULL"),
+    ),
+    sa.Index("corrections_by_seal", "customer", "seal", postgresql_where=sa.text("seal <> 0")),
 )
 
 _held: Final = sa.text("refusal IS NULL")

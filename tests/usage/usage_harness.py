@@ -238,3 +238,34 @@ class Client:
 
 def totals(seal: usage_pb.SealUsageResponse | usage_pb.LateUsage) -> dict[str, Decimal]:
     return {total.meter: Decimal(total.value.value) for total in seal.totals}
+
+
+def amend(
+    client: Client, wrong: events_pb.Event, right: events_pb.Event, *, reason: str = "", request_id: str = ""
+) -> events_pb.Event:
+    """Let another event count instead of one of a customer's that is named by id."""
+    return client.events.AmendEvent(
+        events_pb.AmendEventRequest(
+            customer_id=wrong.customer_id,
+            event_id=wrong.id,
+            source=wrong.source,
+            event=right,
+            reason=reason,
+            request_id=request_id,
+        ),
+        timeout=30,
+    )
+
+
+def cancel(client: Client, wrong: events_pb.Event, *, reason: str = "", request_id: str = "") -> events_pb.Event:
+    """Let an event of a customer's that is named by id count no more."""
+    return client.events.CancelEvent(
+        events_pb.CancelEventRequest(
+            customer_id=wrong.customer_id,
+            event_id=wrong.id,
+            source=wrong.source,
+            reason=reason,
+            request_id=request_id,
+        ),
+        timeout=30,
+    )

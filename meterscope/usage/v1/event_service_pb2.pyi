@@ -21,6 +21,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _EventState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EventStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVENT_STATE_UNSPECIFIED: _EventState.ValueType  # 0
+    """Not stored, or any state in a filter."""
+    EVENT_STATE_ACTIVE: _EventState.ValueType  # 1
+    """It counts."""
+    EVENT_STATE_AMENDED: _EventState.ValueType  # 2
+    """Another event counts instead of it."""
+    EVENT_STATE_CANCELLED: _EventState.ValueType  # 3
+    """It counts no more."""
+
+class EventState(_EventState, metaclass=_EventStateEnumTypeWrapper):
+    """Whether a stored event counts."""
+
+EVENT_STATE_UNSPECIFIED: EventState.ValueType  # 0
+"""Not stored, or any state in a filter."""
+EVENT_STATE_ACTIVE: EventState.ValueType  # 1
+"""It counts."""
+EVENT_STATE_AMENDED: EventState.ValueType  # 2
+"""Another event counts instead of it."""
+EVENT_STATE_CANCELLED: EventState.ValueType  # 3
+"""It counts no more."""
+Global___EventState: _TypeAlias = EventState  # noqa: Y015
+
 class _Outcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -113,6 +141,11 @@ class Event(_message.Message):
     QUANTITIES_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_BY_FIELD_NUMBER: _builtins.int
+    SUPERSEDES_FIELD_NUMBER: _builtins.int
+    CORRECTION_REASON_FIELD_NUMBER: _builtins.int
+    CORRECTION_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Chosen by the producer, unique per source. 1 to 256 bytes of UTF-8."""
     source: _builtins.str
@@ -125,6 +158,10 @@ class Event(_message.Message):
     """The customer by an external key that billing knows, such as an account number. 1 to 256 bytes of UTF-8."""
     trace_id: _builtins.str
     """W3C trace id, 32 lower-case hex digits. Taken from the call's trace context when empty."""
+    state: Global___EventState.ValueType
+    """Whether it counts. Set on events that are stored; ignored on the way in, as are the fields below."""
+    correction_reason: _builtins.str
+    """Why it was AMENDED or CANCELLED, as the caller put it. Empty when ACTIVE, or when no reason was given."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it happened. No more than 5 minutes ahead of the server's clock; cut to microseconds."""
@@ -136,6 +173,18 @@ class Event(_message.Message):
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Anything else that meters filter or group by. At most 64 entries."""
+
+    @_builtins.property
+    def superseded_by(self) -> Global___EventReference:
+        """The event that counts instead of this one, when AMENDED."""
+
+    @_builtins.property
+    def supersedes(self) -> Global___EventReference:
+        """The event that this one counts instead of. Unset on events that amend none."""
+
+    @_builtins.property
+    def correction_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was AMENDED or CANCELLED, by the server's clock. Unset when ACTIVE."""
 
     def __init__(
         self,
@@ -149,14 +198,45 @@ class Event(_message.Message):
         quantities: _abc.Mapping[_builtins.str, _decimal_pb2.Decimal] | None = ...,
         attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         trace_id: _builtins.str = ...,
+        state: Global___EventState.ValueType = ...,
+        superseded_by: Global___EventReference | None = ...,
+        supersedes: Global___EventReference | None = ...,
+        correction_reason: _builtins.str = ...,
+        correction_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["correction_time", b"correction_time", "superseded_by", b"superseded_by", "supersedes", b"supersedes", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "customer_id", b"customer_id", "customer_key", b"customer_key", "id", b"id", "quantities", b"quantities", "source", b"source", "time", b"time", "trace_id", b"trace_id", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "correction_reason", b"correction_reason", "correction_time", b"correction_time", "customer_id", b"customer_id", "customer_key", b"customer_key", "id", b"id", "quantities", b"quantities", "source", b"source", "state", b"state", "superseded_by", b"superseded_by", "supersedes", b"supersedes", "time", b"time", "trace_id", b"trace_id", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class EventReference(_message.Message):
+    """Names another event of the same customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its id."""
+    source: _builtins.str
+    """Its source."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventReference: _TypeAlias = EventReference  # noqa: Y015
 
 @_typing.final
 class IngestEventsRequest(_message.Message):
@@ -303,6 +383,90 @@ class GetEventRequest(_message.Message):
 Global___GetEventRequest: _TypeAlias = GetEventRequest  # noqa: Y015
 
 @_typing.final
+class AmendEventRequest(_message.Message):
+    """Asks to let another event count instead of one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """The customer's id."""
+    event_id: _builtins.str
+    """The id of the event to correct."""
+    source: _builtins.str
+    """The source of the event to correct."""
+    reason: _builtins.str
+    """Why, for people. At most 256 bytes of UTF-8."""
+    request_id: _builtins.str
+    """The same id again gets the first answer. At most 256 bytes."""
+    @_builtins.property
+    def event(self) -> Global___Event:
+        """What counts instead: a whole event with an id of its own, that is not stored yet. At most 64 KiB. Its customer is
+        that of the request when it names none; it may have another time, type and source.
+        """
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        event_id: _builtins.str = ...,
+        source: _builtins.str = ...,
+        event: Global___Event | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "event", b"event", "event_id", b"event_id", "reason", b"reason", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AmendEventRequest: _TypeAlias = AmendEventRequest  # noqa: Y015
+
+@_typing.final
+class CancelEventRequest(_message.Message):
+    """Asks to let an event count no more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """The customer's id."""
+    event_id: _builtins.str
+    """The id of the event to cancel."""
+    source: _builtins.str
+    """The source of the event to cancel."""
+    reason: _builtins.str
+    """Why, for people. At most 256 bytes of UTF-8."""
+    request_id: _builtins.str
+    """The same id again gets the first answer. At most 256 bytes."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        event_id: _builtins.str = ...,
+        source: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "event_id", b"event_id", "reason", b"reason", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelEventRequest: _TypeAlias = CancelEventRequest  # noqa: Y015
+
+@_typing.final
 class ListEventsRequest(_message.Message):
     """Asks for a page of a customer's events."""
 
@@ -315,6 +479,7 @@ class ListEventsRequest(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """The customer's id."""
     type: _builtins.str
@@ -325,6 +490,8 @@ class ListEventsRequest(_message.Message):
     """At most so many; 100 when 0, never more than 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before."""
+    state: Global___EventState.ValueType
+    """Only events in this state."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Only events at or after it."""
@@ -343,10 +510,11 @@ class ListEventsRequest(_message.Message):
         source: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        state: Global___EventState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "page_size", b"page_size", "page_token", b"page_token", "source", b"source", "start_time", b"start_time", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "page_size", b"page_size", "page_token", b"page_token", "source", b"source", "start_time", b"start_time", "state", b"state", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -50,6 +50,16 @@ class EventServiceStub:
                 request_serializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
+        self.AmendEvent = channel.unary_unary(
+                '/meterscope.usage.v1.EventService/AmendEvent',
+                request_serializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.AmendEventRequest.SerializeToString,
+                response_deserializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.Event.FromString,
+                _registered_method=True)
+        self.CancelEvent = channel.unary_unary(
+                '/meterscope.usage.v1.EventService/CancelEvent',
+                request_serializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.CancelEventRequest.SerializeToString,
+                response_deserializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.Event.FromString,
+                _registered_method=True)
         self.ListQuarantinedEvents = channel.unary_unary(
                 '/meterscope.usage.v1.EventService/ListQuarantinedEvents',
                 request_serializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.ListQuarantinedEventsRequest.SerializeToString,
@@ -86,7 +96,39 @@ class EventServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """Lists a customer's stored events, oldest first.
+        """Lists a customer's stored events, oldest first; corrected ones too, unless `state` says otherwise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AmendEvent(self, request, context):
+        """Corrects a stored event: another event, with an id of its own, counts instead of it. Both are kept.
+
+        Usage that is not sealed yet changes; a sealed total never does: what an event of a closed period changes is an
+        adjustment, in SealUsageResponse.late_usage. Safe to retry: the same correction (of the same event, by an event with
+        the same source, id and content) is answered as the first time, and its `reason` stays the first one.
+        Returns the corrected event, now AMENDED.
+        NOT_FOUND if the customer has no such event. FAILED_PRECONDITION with reason EVENT_ALREADY_CORRECTED if it was
+        amended by another event or cancelled (correct the one that counts), SUPERSEDING_EVENT_EXISTS if the superseding
+        event is stored already, SUPERSEDING_EVENT_UNKNOWN_TYPE if no meter counts its type, EVENT_TOO_OLD_TO_CORRECT if the
+        corrected event is older than raw events are kept. INVALID_ARGUMENT names the field at fault, those of the
+        superseding event as `event.…`, also if it belongs to another customer or is older than events are accepted.
+        ALREADY_EXISTS if `request_id` came with another request before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelEvent(self, request, context):
+        """Has a stored event count no more. It is kept.
+
+        Usage that is not sealed yet changes; a sealed total never does: what an event of a closed period changes is an
+        adjustment, in SealUsageResponse.late_usage. Safe to retry: an event that is cancelled already is answered as the
+        first time, and its `reason` stays the first one. Returns the event, now CANCELLED.
+        NOT_FOUND if the customer has no such event. FAILED_PRECONDITION with reason EVENT_ALREADY_CORRECTED if it was
+        amended (cancel the event that superseded it), EVENT_TOO_OLD_TO_CORRECT if it is older than raw events are kept.
+        ALREADY_EXISTS if `request_id` came with another request before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,6 +167,16 @@ def add_EventServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.ListEventsRequest.FromString,
                     response_serializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'AmendEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.AmendEvent,
+                    request_deserializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.AmendEventRequest.FromString,
+                    response_serializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.Event.SerializeToString,
+            ),
+            'CancelEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelEvent,
+                    request_deserializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.CancelEventRequest.FromString,
+                    response_serializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.Event.SerializeToString,
             ),
             'ListQuarantinedEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListQuarantinedEvents,
@@ -219,6 +271,60 @@ class EventService:
             '/meterscope.usage.v1.EventService/ListEvents',
             meterscope_dot_usage_dot_v1_dot_event__service__pb2.ListEventsRequest.SerializeToString,
             meterscope_dot_usage_dot_v1_dot_event__service__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AmendEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterscope.usage.v1.EventService/AmendEvent',
+            meterscope_dot_usage_dot_v1_dot_event__service__pb2.AmendEventRequest.SerializeToString,
+            meterscope_dot_usage_dot_v1_dot_event__service__pb2.Event.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterscope.usage.v1.EventService/CancelEvent',
+            meterscope_dot_usage_dot_v1_dot_event__service__pb2.CancelEventRequest.SerializeToString,
+            meterscope_dot_usage_dot_v1_dot_event__service__pb2.Event.FromString,
             options,
             channel_credentials,
             insecure,

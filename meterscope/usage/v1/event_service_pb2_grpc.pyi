@@ -44,7 +44,31 @@ class EventServiceStub:
     GetEvent: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.GetEventRequest, _event_service_pb2.Event]
     """Returns one stored event. NOT_FOUND if the customer has no such event."""
     ListEvents: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.ListEventsRequest, _event_service_pb2.ListEventsResponse]
-    """Lists a customer's stored events, oldest first."""
+    """Lists a customer's stored events, oldest first; corrected ones too, unless `state` says otherwise."""
+    AmendEvent: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.AmendEventRequest, _event_service_pb2.Event]
+    """Corrects a stored event: another event, with an id of its own, counts instead of it. Both are kept.
+
+    Usage that is not sealed yet changes; a sealed total never does: what an event of a closed period changes is an
+    adjustment, in SealUsageResponse.late_usage. Safe to retry: the same correction (of the same event, by an event with
+    the same source, id and content) is answered as the first time, and its `reason` stays the first one.
+    Returns the corrected event, now AMENDED.
+    NOT_FOUND if the customer has no such event. FAILED_PRECONDITION with reason EVENT_ALREADY_CORRECTED if it was
+    amended by another event or cancelled (correct the one that counts), SUPERSEDING_EVENT_EXISTS if the superseding
+    event is stored already, SUPERSEDING_EVENT_UNKNOWN_TYPE if no meter counts its type, EVENT_TOO_OLD_TO_CORRECT if the
+    corrected event is older than raw events are kept. INVALID_ARGUMENT names the field at fault, those of the
+    superseding event as `event.…`, also if it belongs to another customer or is older than events are accepted.
+    ALREADY_EXISTS if `request_id` came with another request before.
+    """
+    CancelEvent: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.CancelEventRequest, _event_service_pb2.Event]
+    """Has a stored event count no more. It is kept.
+
+    Usage that is not sealed yet changes; a sealed total never does: what an event of a closed period changes is an
+    adjustment, in SealUsageResponse.late_usage. Safe to retry: an event that is cancelled already is answered as the
+    first time, and its `reason` stays the first one. Returns the event, now CANCELLED.
+    NOT_FOUND if the customer has no such event. FAILED_PRECONDITION with reason EVENT_ALREADY_CORRECTED if it was
+    amended (cancel the event that superseded it), EVENT_TOO_OLD_TO_CORRECT if it is older than raw events are kept.
+    ALREADY_EXISTS if `request_id` came with another request before.
+    """
     ListQuarantinedEvents: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.ListQuarantinedEventsRequest, _event_service_pb2.ListQuarantinedEventsResponse]
     """Lists events that are held because their customer or event type is not known, oldest first."""
     ReplayQuarantinedEvents: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.ReplayQuarantinedEventsRequest, _event_service_pb2.ReplayQuarantinedEventsResponse]
@@ -69,7 +93,31 @@ class EventServiceAsyncStub(EventServiceStub):
     GetEvent: _aio.UnaryUnaryMultiCallable[_event_service_pb2.GetEventRequest, _event_service_pb2.Event]  # type: ignore[assignment]
     """Returns one stored event. NOT_FOUND if the customer has no such event."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_event_service_pb2.ListEventsRequest, _event_service_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """Lists a customer's stored events, oldest first."""
+    """Lists a customer's stored events, oldest first; corrected ones too, unless `state` says otherwise."""
+    AmendEvent: _aio.UnaryUnaryMultiCallable[_event_service_pb2.AmendEventRequest, _event_service_pb2.Event]  # type: ignore[assignment]
+    """Corrects a stored event: another event, with an id of its own, counts instead of it. Both are kept.
+
+    Usage that is not sealed yet changes; a sealed total never does: what an event of a closed period changes is an
+    adjustment, in SealUsageResponse.late_usage. Safe to retry: the same correction (of the same event, by an event with
+    the same source, id and content) is answered as the first time, and its `reason` stays the first one.
+    Returns the corrected event, now AMENDED.
+    NOT_FOUND if the customer has no such event. FAILED_PRECONDITION with reason EVENT_ALREADY_CORRECTED if it was
+    amended by another event or cancelled (correct the one that counts), SUPERSEDING_EVENT_EXISTS if the superseding
+    event is stored already, SUPERSEDING_EVENT_UNKNOWN_TYPE if no meter counts its type, EVENT_TOO_OLD_TO_CORRECT if the
+    corrected event is older than raw events are kept. INVALID_ARGUMENT names the field at fault, those of the
+    superseding event as `event.…`, also if it belongs to another customer or is older than events are accepted.
+    ALREADY_EXISTS if `request_id` came with another request before.
+    """
+    CancelEvent: _aio.UnaryUnaryMultiCallable[_event_service_pb2.CancelEventRequest, _event_service_pb2.Event]  # type: ignore[assignment]
+    """Has a stored event count no more. It is kept.
+
+    Usage that is not sealed yet changes; a sealed total never does: what an event of a closed period changes is an
+    adjustment, in SealUsageResponse.late_usage. Safe to retry: an event that is cancelled already is answered as the
+    first time, and its `reason` stays the first one. Returns the event, now CANCELLED.
+    NOT_FOUND if the customer has no such event. FAILED_PRECONDITION with reason EVENT_ALREADY_CORRECTED if it was
+    amended (cancel the event that superseded it), EVENT_TOO_OLD_TO_CORRECT if it is older than raw events are kept.
+    ALREADY_EXISTS if `request_id` came with another request before.
+    """
     ListQuarantinedEvents: _aio.UnaryUnaryMultiCallable[_event_service_pb2.ListQuarantinedEventsRequest, _event_service_pb2.ListQuarantinedEventsResponse]  # type: ignore[assignment]
     """Lists events that are held because their customer or event type is not known, oldest first."""
     ReplayQuarantinedEvents: _aio.UnaryUnaryMultiCallable[_event_service_pb2.ReplayQuarantinedEventsRequest, _event_service_pb2.ReplayQuarantinedEventsResponse]  # type: ignore[assignment]
@@ -109,7 +157,43 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_event_service_pb2.ListEventsResponse, _abc.Awaitable[_event_service_pb2.ListEventsResponse]]:
-        """Lists a customer's stored events, oldest first."""
+        """Lists a customer's stored events, oldest first; corrected ones too, unless `state` says otherwise."""
+
+    @_abc_1.abstractmethod
+    def AmendEvent(
+        self,
+        request: _event_service_pb2.AmendEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_service_pb2.Event, _abc.Awaitable[_event_service_pb2.Event]]:
+        """Corrects a stored event: another event, with an id of its own, counts instead of it. Both are kept.
+
+        Usage that is not sealed yet changes; a sealed total never does: what an event of a closed period changes is an
+        adjustment, in SealUsageResponse.late_usage. Safe to retry: the same correction (of the same event, by an event with
+        the same source, id and content) is answered as the first time, and its `reason` stays the first one.
+        Returns the corrected event, now AMENDED.
+        NOT_FOUND if the customer has no such event. FAILED_PRECONDITION with reason EVENT_ALREADY_CORRECTED if it was
+        amended by another event or cancelled (correct the one that counts), SUPERSEDING_EVENT_EXISTS if the superseding
+        event is stored already, SUPERSEDING_EVENT_UNKNOWN_TYPE if no meter counts its type, EVENT_TOO_OLD_TO_CORRECT if the
+        corrected event is older than raw events are kept. INVALID_ARGUMENT names the field at fault, those of the
+        superseding event as `event.…`, also if it belongs to another customer or is older than events are accepted.
+        ALREADY_EXISTS if `request_id` came with another request before.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelEvent(
+        self,
+        request: _event_service_pb2.CancelEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_service_pb2.Event, _abc.Awaitable[_event_service_pb2.Event]]:
+        """Has a stored event count no more. It is kept.
+
+        Usage that is not sealed yet changes; a sealed total never does: what an event of a closed period changes is an
+        adjustment, in SealUsageResponse.late_usage. Safe to retry: an event that is cancelled already is answered as the
+        first time, and its `reason` stays the first one. Returns the event, now CANCELLED.
+        NOT_FOUND if the customer has no such event. FAILED_PRECONDITION with reason EVENT_ALREADY_CORRECTED if it was
+        amended (cancel the event that superseded it), EVENT_TOO_OLD_TO_CORRECT if it is older than raw events are kept.
+        ALREADY_EXISTS if `request_id` came with another request before.
+        """
 
     @_abc_1.abstractmethod
     def ListQuarantinedEvents(

@@ -6,7 +6,9 @@ from typing import Final
 import orjson
 
 from meterscope.usage.v1 import event_service_pb2 as pb
+from services.kit.errors import InvalidArgument
 from services.usage.convert.fields import instant, text, timestamp
+from services.usage.domain.correction import EventState, Reference
 from services.usage.domain.event import (
     MAX_ATTRIBUTES,
     Event,
@@ -24,12 +26,20 @@ from services.usage.domain.event import (
 from services.usage.domain.event import instant as event_time
 from services.usage.domain.verdict import ACCEPTED, Outcome, Verdict, rejected
 from services.usage.store.events import Filter, StoredEvent
+from services.usage.usecases.corrections import Wanted
 
 # With attributes of this many bytes and 64 quantities, the rest within its limits, an event has less than 64 KiB.
 _SURELY_SMALL: Final = 4096
 _SOURCES: Final = Texts("source")
 _TYPES: Final = Texts("type")
 _OUTCOMES: Final = {outcome: pb.Outcome.ValueType(outcome) for outcome in Outcome}
+_STATES: Final = {
+    pb.EVENT_STATE_UNSPECIFIED: None,
+    pb.EVENT_STATE_ACTIVE: EventState.ACTIVE,
+    pb.EVENT_STATE_AMENDED: EventState.AMENDED,
+    pb.EVENT_STATE_CANCELLED: EventState.CANCELLED,
+}
+_STATE_VALUES: Final = {state: value for value, state in _STATES.items() if state}
 _new: Final = tuple.__new__
 
 
@@ -111,16 +121,71 @@ def chosen(request: pb.ListEventsRequest) -> Filter:
     Raises:
         InvalidArgument: names the field.
     """
+    if request.state not in _STATES:
+        raise InvalidArgument.at("state", f"{request.state} is none; use ACTIVE, AMENDED or CANCELLED")
     return Filter(
         start=instant(request.start_time, "start_time") if request.HasField("start_time") else None,
         end=instant(request.end_time, "end_time") if request.HasField("end_time") else None,
         type=text(request.type, "type", optional=True),
         source=text(request.source, "source", optional=True),
+        state=_STATES[request.state],
     )
 
 
+def amendment(request: pb.AmendEventRequest, trace_id: bytes, now_us: int) -> Wanted:
+    """Decode which event is to be corrected, by what.
+
+    Args:
+        request: as it was sent. Its event is the named customer's if it names none.
+        trace_id: of the call (16 bytes or empty), for an event that names none.
+        now_us: the server's clock in microseconds.
+
+    Raises:
+        InvalidArgument: names the field.
+    """
+    customer_id = text(request.customer_id, "customer_id")
+    reference = Reference(text(request.source, "source"), text(request.event_id, "event_id"))
+    if not request.HasField("event"):
+        raise InvalidArgument.at("event", "is not set; send the event that counts instead", reason="MISSING")
+    message = pb.Event()
+    message.CopyFrom(request.event)
+    if not message.customer_id and not message.customer_key:
+        message.customer_id = customer_id
+    events, refused = admitted([message], trace_id, now_us)
+    for _, verdict in refused:
+        raise InvalidArgument.at(f"event.{verdict.field}", verdict.message, reason=verdict.reason)
+    return Wanted(customer_id, reference, events[0], text(request.reason, "reason", optional=True))
+
+
+def cancellation(request: pb.CancelEventRequest) -> Wanted:
+    """Decode which event is to be cancelled.
+
+    Raises:
+        InvalidArgument: names the field.
+    """
+    reference = Reference(text(request.source, "source"), text(request.event_id, "event_id"))
+    reason = text(request.reason, "reason", optional=True)
+    return Wanted(text(request.customer_id, "customer_id"), reference, None, reason)
+
+
 def stored_event(stored: StoredEvent) -> pb.Event:
-    """Encode an event as it is stored."""
+    """Encode an event as it is stored; `held_event` is for one that is not in the tables yet."""
+    message = held_event(stored)
+    message.state = pb.EVENT_STATE_ACTIVE
+    correction = stored.correction
+    if correction is not None:
+        message.state = _STATE_VALUES[correction.state]
+        message.correction_reason = correction.reason
+        message.correction_time.CopyFrom(timestamp(correction.time))
+        if correction.superseded_by is not None:
+            message.superseded_by.CopyFrom(_reference(correction.superseded_by))
+    if stored.supersedes is not None:
+        message.supersedes.CopyFrom(_reference(stored.supersedes))
+    return message
+
+
+def held_event(stored: StoredEvent) -> pb.Event:
+    """Encode what was sent of an event."""
     message = pb.Event(
         id=stored.id,
         source=stored.source,
@@ -134,6 +199,10 @@ def stored_event(stored: StoredEvent) -> pb.Event:
     for name, number in stored.quantities.items():
         message.quantities[name].value = number
     return message
+
+
+def _reference(reference: Reference) -> pb.EventReference:
+    return pb.EventReference(id=reference.id, source=reference.source)
 
 
 def _time(message: pb.Event, now_us: int) -> int:

@@ -1,7 +1,7 @@
 """Held events."""
 
 from meterscope.usage.v1 import event_service_pb2 as pb
-from services.usage.convert.events import stored_event
+from services.usage.convert.events import held_event
 from services.usage.convert.fields import text, timestamp
 from services.usage.domain.instant import from_us
 from services.usage.domain.verdict import Outcome
@@ -53,4 +53,4 @@ def _held(held: Held) -> pb.QuarantinedEvent:
         attributes=event.attributes.decode(),
         trace_id=event.trace_id.hex(),
     )
-    return pb.QuarantinedEvent(event=stored_event(shown), reason=held.reason, receive_time=timestamp(held.key.received))
+    return pb.QuarantinedEvent(event=held_event(shown), reason=held.reason, receive_time=timestamp(held.key.received))

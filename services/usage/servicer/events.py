@@ -17,6 +17,7 @@ from services.usage.convert.fields import text
 from services.usage.domain.instant import to_us
 from services.usage.domain.verdict import Outcome, Verdict
 from services.usage.metrics import IngestMetrics
+from services.usage.usecases.corrections import Corrections, Wanted
 from services.usage.usecases.events import Events
 from services.usage.usecases.ingest import MAX_EVENTS, Ingest
 from services.usage.usecases.quarantine import Quarantine
@@ -30,12 +31,14 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
         ingest: Ingest,
         events: Events,
         quarantine: Quarantine,
+        corrections: Corrections,
         metrics: IngestMetrics,
         clock: Callable[[], datetime],
     ) -> None:
         self._ingest = ingest
         self._events = events
         self._quarantine = quarantine
+        self._corrections = corrections
         self._metrics = metrics
         self._clock = clock
 
@@ -74,6 +77,15 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
         )
         return pb.ListEventsResponse(events=map(convert.stored_event, found), next_page_token=token)
 
+    def AmendEvent(self, request: pb.AmendEventRequest, context: grpc.ServicerContext) -> pb.Event:
+        """Let another event count instead of one."""
+        wanted = convert.amendment(request, bytes.fromhex(current_trace_id()), to_us(self._clock()))
+        return self._correct(wanted, request)
+
+    def CancelEvent(self, request: pb.CancelEventRequest, context: grpc.ServicerContext) -> pb.Event:
+        """Let an event count no more."""
+        return self._correct(convert.cancellation(request), request)
+
     def ListQuarantinedEvents(
         self, request: pb.ListQuarantinedEventsRequest, context: grpc.ServicerContext
     ) -> pb.ListQuarantinedEventsResponse:
@@ -91,6 +103,15 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
             request.request_id,
             quarantine.replayed,
             pb.ReplayQuarantinedEventsResponse,
+        )
+
+    def _correct(self, wanted: Wanted, request: pb.AmendEventRequest | pb.CancelEventRequest) -> pb.Event:
+        return self._corrections.correct(
+            wanted,
+            request=request,
+            request_id=request.request_id,
+            encode=convert.stored_event,
+            response_type=pb.Event,
         )
 
     def _judge(self, request: pb.IngestEventsRequest) -> list[Verdict]:

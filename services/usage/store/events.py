@@ -11,12 +11,17 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from services.kit.money import plain
-from services.usage.tables import customers, event_keys, events
+from services.usage.domain.correction import Correction, EventState, Kind, Reference
+from services.usage.store import corrections as made
+from services.usage.tables import corrections, customers, event_keys, events
 
 
 @dataclass(frozen=True)
 class StoredEvent:
-    """An event as it is stored. `quantities` are plain numbers by name, `attributes` a JSON object or empty."""
+    """An event as it is stored. `quantities` are plain numbers by name, `attributes` a JSON object or empty.
+
+    `correction` says what became of it; None while it counts. `supersedes` is the event that it counts instead of.
+    """
 
     id: str
     source: str
@@ -27,6 +32,8 @@ class StoredEvent:
     quantities: dict[str, str]
     attributes: str
     trace_id: str
+    correction: Correction | None = None
+    supersedes: Reference | None = None
 
 
 class Key(NamedTuple):
@@ -44,6 +51,7 @@ class Filter:
     end: datetime | None = None
     type: str = ""
     source: str = ""
+    state: EventState | None = None
 
 
 def find(conn: sa.Connection, customer: int, digest: bytes) -> StoredEvent | None:
@@ -54,7 +62,7 @@ def find(conn: sa.Connection, customer: int, digest: bytes) -> StoredEvent | Non
         .scalar_subquery()
     )
     mine = (events.c.customer == customer, events.c.time == time, events.c.digest == UUID(bytes=digest))
-    row = conn.execute(_columns().where(*mine)).one_or_none()
+    row = conn.execute(_shown(sa.select(events).where(*mine))).one_or_none()
     return None if row is None else _stored(row)
 
 
@@ -62,11 +70,21 @@ def page(
     conn: sa.Connection, customer: int, chosen: Filter, behind: Key | None, limit: int
 ) -> list[tuple[Key, StoredEvent]]:
     """Return a customer's events in the order of their time."""
-    place = (events.c.time, events.c.digest)
-    query = _columns().where(events.c.customer == customer, *_where(chosen)).order_by(*place).limit(limit)
+    corrected = chosen.state in {EventState.AMENDED, EventState.CANCELLED}
+    # Corrections are few: those of a state are found among them, and not among all events.
+    table = corrections if corrected else events
+    place = (table.c.time, table.c.digest)
+    query = sa.select(events).where(table.c.customer == customer, *_where(chosen, table.c.time))
+    if corrected:
+        kind = Kind.AMEND if chosen.state is EventState.AMENDED else Kind.CANCEL
+        query = query.join(corrections, _is_of(corrections.c, events.c)).where(corrections.c.kind == kind)
+    elif chosen.state is EventState.ACTIVE:
+        query = query.where(~sa.exists().where(_is_of(corrections.c, events.c)))
     if behind is not None:
-        query = query.where(sa.tuple_(*place) > sa.tuple_(*behind))
-    return [(Key(row.time, row.digest), _stored(row)) for row in conn.execute(query)]
+        # The first condition follows from the second; partitions are left out by it.
+        query = query.where(table.c.time >= behind.time, sa.tuple_(*place) > sa.tuple_(*behind))
+    rows = conn.execute(_shown(query.order_by(*place).limit(limit)))
+    return [(Key(row.time, row.digest), _stored(row)) for row in rows]
 
 
 def quantities(text: str | None) -> dict[str, str]:
@@ -77,12 +95,12 @@ def quantities(text: str | None) -> dict[str, str]:
     return {name: plain(number) for name, number in numbers.items()}
 
 
-def _where(chosen: Filter) -> Sequence[sa.ColumnElement[bool]]:
+def _where(chosen: Filter, time: sa.ColumnElement[datetime]) -> Sequence[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = []
     if chosen.start is not None:
-        conditions.append(events.c.time >= chosen.start)
+        conditions.append(time >= chosen.start)
     if chosen.end is not None:
-        conditions.append(events.c.time < chosen.end)
+        conditions.append(time < chosen.end)
     if chosen.type:
         conditions.append(events.c.type == chosen.type)
     if chosen.source:
@@ -90,18 +108,41 @@ def _where(chosen: Filter) -> Sequence[sa.ColumnElement[bool]]:
     return conditions
 
 
-def _columns() -> sa.Select[Any]:
-    return sa.select(
-        events.c.id,
-        events.c.source,
-        events.c.type,
-        customers.c.id.label("customer_id"),
-        events.c.time,
-        events.c.digest,
-        sa.cast(events.c.quantities, sa.Text).label("quantities"),
-        sa.cast(events.c.attributes, sa.Text).label("attributes"),
-        events.c.trace_id,
-    ).join(customers, customers.c.number == events.c.customer)
+def _is_of(correction: Any, event: Any) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        correction.customer == event.customer, correction.time == event.time, correction.digest == event.digest
+    )
+
+
+def _shown(found: sa.Select[Any]) -> sa.Select[Any]:
+    """Return what is shown of the events that a query finds, in their order of time."""
+    event = found.subquery("e")
+    of_it, by_it = corrections.alias("of_it"), corrections.alias("by_it")
+    superseded = sa.and_(by_it.c.customer == event.c.customer, by_it.c.superseding == event.c.digest)
+    return (
+        sa.select(
+            event.c.id,
+            event.c.source,
+            event.c.type,
+            customers.c.id.label("customer_id"),
+            event.c.time,
+            event.c.digest,
+            sa.cast(event.c.quantities, sa.Text).label("quantities"),
+            sa.cast(event.c.attributes, sa.Text).label("attributes"),
+            event.c.trace_id,
+            of_it.c.kind,
+            of_it.c.superseding_id,
+            of_it.c.superseding_source,
+            of_it.c.reason,
+            of_it.c.created_at,
+            by_it.c.id.label("corrected_id"),
+            by_it.c.source.label("corrected_source"),
+        )
+        .join(customers, customers.c.number == event.c.customer)
+        .outerjoin(of_it, sa.and_(of_it.c.customer == event.c.customer, of_it.c.digest == event.c.digest))
+        .outerjoin(by_it, superseded)
+        .order_by(event.c.time, event.c.digest)
+    )
 
 
 def _stored(row: Any) -> StoredEvent:
@@ -115,4 +156,6 @@ def _stored(row: Any) -> StoredEvent:
         quantities=quantities(row.quantities),
         attributes=row.attributes or "",
         trace_id=row.trace_id.hex if row.trace_id else "",
+        correction=None if row.kind is None else made.correction(row),
+        supersedes=None if row.corrected_id is None else Reference(row.corrected_source, row.corrected_id),
     )

@@ -47,6 +47,7 @@ class Events:
             "end": str(chosen.end),
             "type": chosen.type,
             "source": chosen.source,
+            "state": str(chosen.state),
         }
         size = paging.page_size(page_size)
         behind = paging.position(page_token, filters, lambda time, digest: Key(from_us(int(time)), UUID(digest)))

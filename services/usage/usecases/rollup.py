@@ -18,7 +18,7 @@ from services.kit.db import Database, is_unavailable
 from services.kit.leases import Lease
 from services.kit.notices import Listener
 from services.usage.metrics import RollupMetrics, RollupState
-from services.usage.store import generation, holders, recount, rollup, shares
+from services.usage.store import corrected, generation, holders, recount, rollup, shares
 from services.usage.store.rollup import Moved, Taken, Turn
 from services.usage.usecases.notifier import channel, hurry_channel
 from services.usage.usecases.publish import Publisher
@@ -109,6 +109,7 @@ class Rollup:
         """Do a turn's work in its transaction; return what it took in and what moved."""
         taken = rollup.add(conn, turn)
         recount.set_anew(conn, turn)
+        corrected.set_anew(conn, turn)
         moved = rollup.moved(conn)
         if moved:
             self._signals.put(conn, turn)
