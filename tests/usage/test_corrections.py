@@ -1,10 +1,8 @@
 """Amending and cancelling: both events are kept, each is corrected once, and totals follow."""
 
-import random
-from collections.abc import Iterator
+import itertools
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -15,7 +13,6 @@ from usage_harness import SOURCE, Client, amend, caller_in, cancel, event, total
 
 from meterscope.usage.v1 import event_service_pb2 as events_pb
 from meterscope.usage.v1 import usage_service_pb2 as usage_pb
-from services.usage.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("meters", "worker")
 
@@ -41,7 +38,7 @@ def get(client: Client, wanted: events_pb.Event) -> events_pb.Event:
 def refusal(call: Any) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.RpcError) as caught:
         call()
-    return caught.value.code(), caught.value.details()
+    return caught.value.code(), caught.value.details() or ""
 
 
 def test_an_amended_event_is_kept_and_the_superseding_one_counts(client: Client) -> None:
@@ -97,7 +94,7 @@ def test_a_chain_of_amendments_counts_its_last_event(client: Client) -> None:
     customer = client.put_customer()
     chain = [bytes_of(customer, number, time=JULY + timedelta(hours=number)) for number in (1, 2, 3)]
     client.ingest(chain[0])
-    for old, new in zip(chain, chain[1:], strict=False):
+    for old, new in itertools.pairwise(chain):
         amend(client, old, new)
 
     assert client.total(customer, "bytes") == 3
@@ -284,7 +281,7 @@ def test_events_below_the_raw_floor_are_not_corrected(client: Client, sql: Sql) 
         sql.execute("DELETE FROM floors WHERE name = 'raw'")
 
 
-def test_the_call_s_trace_is_the_superseding_event_s(client: Client, sql: Sql) -> None:
+def test_the_call_s_trace_is_the_superseding_event_s(client: Client) -> None:
     customer = client.put_customer()
     wrong, right = bytes_of(customer, 1), bytes_of(customer, 2)
     client.ingest(wrong)
@@ -324,3 +321,85 @@ def test_events_are_listed_by_state(client: Client) -> None:
     assert len(states(client, customer, events_pb.EVENT_STATE_UNSPECIFIED)) == 15
     bad = events_pb.ListEventsRequest(customer_id=customer, state=99)  # type: ignore[arg-type]
     assert refusal(lambda: client.events.ListEvents(bad))[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def late(seal: usage_pb.SealUsageResponse) -> dict[str, dict[str, Any]]:
+    """Late usage by the month and day of the period's end."""
+    return {each.period_end_time.ToDatetime().strftime("%m-%d"): totals(each) for each in seal.late_usage}
+
+
+def test_a_correction_of_an_open_period_is_in_its_seal(client: Client) -> None:
+    customer = client.put_customer()
+    wrong, gone = bytes_of(customer, 100, time=utc(2026, 7, 2)), bytes_of(customer, 50, time=utc(2026, 7, 3))
+    client.ingest(wrong, gone, bytes_of(customer, 1, time=utc(2026, 7, 4)))
+    amend(client, wrong, bytes_of(customer, 7, time=utc(2026, 7, 2)))
+    cancel(client, gone)
+
+    assert totals(client.seal(customer, JULY, AUGUST)) == {"bytes": 8, "requests": 2}
+    assert late(client.seal(customer, AUGUST, SEPTEMBER)) == {}
+
+
+def test_a_correction_of_a_sealed_event_is_an_adjustment(client: Client) -> None:
+    customer = client.put_customer()
+    wrong, gone = bytes_of(customer, 100, time=utc(2026, 7, 2)), bytes_of(customer, 50, time=utc(2026, 7, 3))
+    client.ingest(wrong, gone, bytes_of(customer, 1, time=utc(2026, 7, 4)))
+    july = client.seal(customer, JULY, AUGUST)
+    assert totals(july) == {"bytes": 151, "requests": 3}
+
+    cancel(client, gone)
+    # Usage as such follows; the sealed total stays; the next seal says what the closed period comes to.
+    assert client.total(customer, "bytes", JULY, AUGUST) == 101
+    assert totals(client.seal(customer, JULY, AUGUST)) == totals(july)
+    assert late(client.seal(customer, AUGUST, utc(2026, 8, 8))) == {"08-01": {"bytes": 101, "requests": 2}}
+
+    # 1 + 7: the superseding event is late usage of the same seal.
+    right = bytes_of(customer, 7, time=utc(2026, 7, 2))
+    amend(client, wrong, right)
+    assert client.total(customer, "bytes", JULY, AUGUST) == 8
+    assert late(client.seal(customer, AUGUST, utc(2026, 8, 9))) == {"08-01": {"bytes": 8, "requests": 2}}
+
+    # A late event is corrected in its turn: 1 is left.
+    cancel(client, right)
+    assert client.total(customer, "bytes", JULY, AUGUST) == 1
+    assert late(client.seal(customer, AUGUST, utc(2026, 8, 10))) == {"08-01": {"bytes": 1, "requests": 1}}
+    assert totals(client.seal(customer, JULY, AUGUST)) == totals(july)
+
+
+def test_usage_that_is_amended_out_of_a_sealed_period_counts_in_the_open_one(client: Client) -> None:
+    customer = client.put_customer()
+    wrong = bytes_of(customer, 10, time=utc(2026, 7, 31))
+    client.ingest(wrong)
+    assert totals(client.seal(customer, JULY, AUGUST))["bytes"] == 10
+
+    amend(client, wrong, bytes_of(customer, 10, time=utc(2026, 8, 1)))
+
+    august = client.seal(customer, AUGUST, SEPTEMBER)
+    assert totals(august) == {"bytes": 10, "requests": 1}
+    # Nothing is left of July, which is told as 0 and not left out: 10 were billed.
+    assert late(august) == {"08-01": {"bytes": 0, "requests": 0}}
+
+
+def test_a_cancelled_late_event_leaves_what_was_sealed(client: Client) -> None:
+    customer = client.put_customer()
+    client.ingest(bytes_of(customer, 10, time=utc(2026, 7, 31)))
+    client.seal(customer, JULY, AUGUST)
+    tardy = bytes_of(customer, 5, time=utc(2026, 7, 30))
+    client.ingest(tardy)
+    assert late(client.seal(customer, AUGUST, utc(2026, 8, 8))) == {"08-01": {"bytes": 15, "requests": 2}}
+
+    cancel(client, tardy)
+
+    # It was told as 15, so that 10 is told now.
+    assert late(client.seal(customer, AUGUST, utc(2026, 8, 9))) == {"08-01": {"bytes": 10, "requests": 1}}
+
+
+def test_a_sealed_line_points_to_no_corrected_event(client: Client) -> None:
+    customer = client.put_customer()
+    wrong = bytes_of(customer, 1, time=utc(2026, 7, 2, 9), trace_id="1" * 32)
+    right = bytes_of(customer, 2, time=utc(2026, 7, 2, 10), trace_id="2" * 32)
+    client.ingest(wrong)
+    client.total(customer, "bytes")
+    amend(client, wrong, right)
+
+    seal = client.seal(customer, JULY, AUGUST)
+    assert {trace for total in seal.totals for trace in total.sample_trace_ids} == {"2" * 32}

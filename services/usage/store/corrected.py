@@ -63,7 +63,7 @@ _TOUCHED: Final = f"""
             FROM instants AS i JOIN customers AS c ON c.number = i.customer
         ) AS p GROUP BY customer, period_start
     )
-"""
+"""  # noqa: S608
 # What has no events left is 0 and stays: the live counters are to be told.
 _SET_PERIODS: Final = sa.text(
     f"""

@@ -24,6 +24,7 @@ class Target:
     digest: UUID
     reference: Reference
     time: datetime
+    type: str
     seal: int
     is_older: bool
 
@@ -42,13 +43,13 @@ def target(conn: sa.Connection, customer: int, reference: Reference, digest: byt
     time = sa.select(event_keys.c.time).where(*key).scalar_subquery()
     mine = sa.tuple_(_generation(), sa.func.pg_current_xact_id())
     is_older = (sa.tuple_(events.c.generation, events.c.tx) < mine).label("is_older")
-    query = sa.select(events.c.time, events.c.seal, is_older).where(
+    query = sa.select(events.c.time, events.c.type, events.c.seal, is_older).where(
         events.c.customer == customer, events.c.time == time, events.c.digest == UUID(bytes=digest)
     )
     row = conn.execute(query).one_or_none()
     if row is None:
         return None
-    return Target(customer, UUID(bytes=digest), reference, row.time, row.seal, row.is_older)
+    return Target(customer, UUID(bytes=digest), reference, row.time, row.type, row.seal, row.is_older)
 
 
 def key_time(conn: sa.Connection, customer: int, digest: bytes) -> datetime | None:
@@ -117,6 +118,7 @@ def insert_once(
         "tx": sa.func.pg_current_xact_id(),
         "generation": _generation(),
         "seal": seal,
+        "event_type": corrected.type,
         "kind": (Kind.CANCEL if superseding is None else Kind.AMEND).value,
         "id": corrected.reference.id,
         "source": corrected.reference.source,

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from services.kit.ids import new_id
 from services.usage.domain.instant import EARLIEST
 from services.usage.domain.meter import Aggregation, State
+from services.usage.store.counted import COUNTED_NOW
 from services.usage.tables import seals
 
 _COPY: Final = sa.text(
@@ -27,15 +28,16 @@ _COPY: Final = sa.text(
 )
 # The day's sample may lie outside a period that begins or ends within the day: then the first event's trace stands in.
 _FIRST_TRACE: Final = sa.text(
-    """
+    f"""
     UPDATE sealed_totals AS t
     SET trace_ids = coalesce((
         SELECT ARRAY[e.trace_id] FROM events AS e JOIN meters AS m ON m.event_type = e.type AND m.number = t.meter
         WHERE e.customer = t.customer AND e.seal = 0 AND e.trace_id IS NOT NULL
             AND e.time >= :from_time AND e.time < :end_time AND (m.generation, m.from_tx) <= (e.generation, e.tx)
-        ORDER BY e.time LIMIT 1), '{}')
-    WHERE t.customer = :customer AND t.seal = :seal AND t.trace_ids = '{}'
-    """
+            AND {COUNTED_NOW.format(event="e")}
+        ORDER BY e.time LIMIT 1), '{{}}')
+    WHERE t.customer = :customer AND t.seal = :seal AND t.trace_ids = '{{}}'
+    """  # noqa: S608 - the parts are constants
 )
 _SHOWN: Final = "m.id AS meter, m.aggregation, m.event_type, m.unit, t.group_values, t.count AS events, t.sum"
 _SEALED: Final = sa.text(
@@ -44,11 +46,28 @@ _SEALED: Final = sa.text(
     WHERE t.customer = :customer AND t.seal = :seal ORDER BY m.id, t.group_key
     """  # noqa: S608 - the parts are constants
 )
+# A correction takes nothing away from a sealed total. Of the meters of corrected events what was sealed is told anew from
+# the buckets, which are without those events; what came late for a seal is in buckets of its own.
 _WITH_LATE: Final = sa.text(
     f"""
-    WITH parts AS (
-        SELECT meter, group_key, group_values, count, sum FROM sealed_totals
-        WHERE customer = :customer AND seal = :seal
+    WITH corrected AS (
+        SELECT DISTINCT s.customer, s.number AS seal, m.number AS meter, s.from_time, s.end_time
+        FROM seals AS s
+        JOIN corrections AS k ON k.customer = s.customer AND k.seal = s.number AND k.seal <> 0
+        JOIN meters AS m ON m.event_type = k.event_type
+        WHERE s.customer = :customer AND s.number = :seal
+    ), parts AS (
+        SELECT f.meter, f.group_key, f.group_values, f.count, f.sum FROM sealed_totals AS f
+        WHERE f.customer = :customer AND f.seal = :seal
+            AND NOT EXISTS (SELECT FROM corrected AS r WHERE r.meter = f.meter)
+        UNION ALL
+        SELECT f.meter, f.group_key, f.group_values, coalesce(b.count, 0), coalesce(b.sum, 0)
+        FROM corrected AS r
+        JOIN sealed_totals AS f USING (customer, seal, meter)
+        CROSS JOIN LATERAL (
+            SELECT sum(count) AS count, sum(sum) AS sum FROM bucket_totals AS b
+            WHERE b.customer = f.customer AND b.meter = f.meter AND b.group_key = f.group_key AND b.seal = 0
+                AND b.start_time >= r.from_time AND b.start_time < r.end_time) AS b
         UNION ALL
         SELECT meter, group_key, group_values, count, sum FROM bucket_totals
         WHERE customer = :customer AND seal = :seal AND seal <> 0
@@ -69,8 +88,10 @@ _LATE: Final = sa.text(
     """
     SELECT s.number, s.end_time FROM seals AS s
     WHERE s.customer = :customer AND s.end_time < :end_time AND s.sealed_at IS NOT NULL
-        AND EXISTS (SELECT FROM bucket_totals AS b
-                    WHERE b.customer = s.customer AND b.seal = s.number AND b.seal <> 0)
+        AND (EXISTS (SELECT FROM bucket_totals AS b
+                     WHERE b.customer = s.customer AND b.seal = s.number AND b.seal <> 0)
+            OR EXISTS (SELECT FROM corrections AS k
+                       WHERE k.customer = s.customer AND k.seal = s.number AND k.seal <> 0))
     ORDER BY s.end_time
     """
 )
@@ -145,7 +166,10 @@ def totals(conn: sa.Connection, seal: Seal) -> list[Total]:
 
 
 def late(conn: sa.Connection, customer: int, before: datetime) -> list[Late]:
-    """Return, for each seal that ends before and has late usage, sealed and all late usage together: states merge."""
+    """Return, for each seal that ends before and has late usage or corrections, sealed and all late usage together.
+
+    Without corrected events. States merge; what is returned is cumulative: it replaces what was returned before.
+    """
     found = conn.execute(_LATE, {"customer": customer, "end_time": before}).all()
     return [
         Late(

@@ -15,6 +15,7 @@ CREATE TABLE corrections (
     tx xid8 NOT NULL,
     generation integer NOT NULL,
     seal bigint NOT NULL,
+    event_type text COLLATE "C" NOT NULL,
     kind text NOT NULL CHECK (kind IN ('AMEND', 'CANCEL')),
     id text COLLATE "C" NOT NULL,
     source text COLLATE "C" NOT NULL,
