@@ -48,6 +48,7 @@ class Variable:
     secret: bool = False
     schemes: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    check: Callable[[Any], object] | None = None
 
 
 def variable(
@@ -58,6 +59,7 @@ def variable(
     secret: bool = False,
     schemes: tuple[str, ...] = (),
     choices: tuple[str, ...] = (),
+    check: Callable[[Any], object] | None = None,
 ) -> Any:
     """Declare a field by its variables. Without a default the variable must be set.
 
@@ -69,10 +71,11 @@ def variable(
         secret: never printed.
         schemes: of a URL, such as `POSTGRESQL`; any text without.
         choices: the only values allowed.
+        check: is given the value, and raises ValueError with what is wrong with it (`is not …`).
     """
     return dataclasses.field(
         default=default,
-        metadata={"variable": Variable(names, help, minimum, secret, schemes, choices)},
+        metadata={"variable": Variable(names, help, minimum, secret, schemes, choices, check)},
         repr=not secret,
     )
 
@@ -136,6 +139,8 @@ def _parse(kind: Any, text: str, spec: Variable) -> Any:
         raise ValueError(f"is not a {spec.schemes[0]}:// URL")
     if spec.choices and text not in spec.choices:
         raise ValueError(f"is not one of {', '.join(spec.choices)}")
+    if spec.check is not None:
+        spec.check(value)
     return value
 
 

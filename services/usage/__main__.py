@@ -32,7 +32,9 @@ from services.usage.counters import Counters
 from services.usage.metrics import (
     CorrectionMetrics,
     IngestMetrics,
+    LimitGauges,
     LimitMetrics,
+    LimitState,
     RedisMetrics,
     RollupMetrics,
     RollupState,
@@ -45,9 +47,11 @@ from services.usage.settings import Settings
 from services.usage.usecases.background import Background
 from services.usage.usecases.catalogue import Catalogue
 from services.usage.usecases.corrections import Corrections
+from services.usage.usecases.defaults import DefaultLimits
 from services.usage.usecases.entitlements import EntitlementBook
 from services.usage.usecases.events import Events
 from services.usage.usecases.ingest import Ingest
+from services.usage.usecases.keeper import Keeper
 from services.usage.usecases.limits import Limits
 from services.usage.usecases.meters import Meters
 from services.usage.usecases.notifier import Notifier
@@ -55,6 +59,7 @@ from services.usage.usecases.positions import Positions
 from services.usage.usecases.publish import Publisher
 from services.usage.usecases.quarantine import Quarantine
 from services.usage.usecases.query import Queries
+from services.usage.usecases.reservations import Reservations
 from services.usage.usecases.rollup import Rollup, RollupLoop
 from services.usage.usecases.seal import Seals
 from services.usage.usecases.signals import Signals
@@ -101,8 +106,12 @@ def build_server(settings: Settings) -> Server:
     events = EventServicer(ingest, Events(database), quarantine, corrections, ingested, now)
     meters = MeterServicer(Meters(database, now))
     usage = UsageServicer(Queries(database, catalogue, positions, now), Seals(database, positions))
-    limits = Limits(database, catalogue, counters, LimitMetrics(meter))
-    limit = LimitServicer(limits, EntitlementBook(database, notifier, now))
+    limit_metrics = LimitMetrics(meter, most_customers=settings.metrics_max_customers)
+    limits = Limits(database, catalogue, counters, limit_metrics)
+    reservations = Reservations(
+        database, catalogue, limit_metrics, ttl=settings.reservation, longest=settings.reservation_max
+    )
+    limit = LimitServicer(limits, reservations, EntitlementBook(database, notifier, now))
     background = Background([catalogue, notifier, positions])
 
     def register(server: grpc.Server) -> None:
@@ -149,6 +158,16 @@ def build_worker(settings: Settings, *, lease: timedelta = LEASE) -> Worker:
     rollup_metrics = RollupMetrics(meter, state, most_customers=settings.metrics_max_customers)
     turns = Rollup(database, Signals(Outbox(database)), Publisher(database, counters), rollup_metrics)
     loop = RollupLoop(database, turns, rollup_metrics, state, most_shares=settings.metrics_max_customers)
+    limit_state = LimitState()
+    LimitGauges(meter, limit_state)
+    keeper = Keeper(
+        database,
+        counters,
+        DefaultLimits(database, notifier, settings.default_limits),
+        limit_state,
+        most_customers=settings.metrics_max_customers,
+        kept=settings.reservation_retention,
+    )
     jobs = Jobs()
     workers.register(
         jobs,
@@ -164,7 +183,7 @@ def build_worker(settings: Settings, *, lease: timedelta = LEASE) -> Worker:
         settings=settings.kit,
         address=settings.worker_address,
         periodic=workers.periodic(settings.replay_every),
-        loops=[loop, catalogue, notifier],
+        loops=[loop, keeper, catalogue, notifier],
         lease=lease,
     )
 

@@ -4,31 +4,36 @@
 `requests@1761955200` that of the period which began at that second, with the rollup's place in front. A write with an
 older place changes nothing: a rollup that was paused cannot turn a counter back.
 
+`usage:{customer}:reserved` is a hash of what reservations set aside, by meter, with the version of it in front.
+
 `usage:epoch` says whether the counters are complete: the server run in which they were is written last when they are
 filled, and only if nothing emptied the server meanwhile. Without it the database answers.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 from uuid import uuid4
 
 import redis
 
 from services.kit.money import plain
 from services.usage.domain.instant import MICROSECONDS, from_us, to_us
-from services.usage.metrics import RedisMetrics
+from services.usage.metrics import RedisMetrics, Server
 
 _EPOCH: Final = "usage:epoch"
 _CHUNK: Final = 500
 _KEPT: Final = timedelta(days=400)
 _KEPT_AT_LEAST: Final = timedelta(days=35)
 _PLACE_WIDTH: Final = 31
+_ZERO: Final = Decimal(0)
+_SCAN: Final = 1_000
 # After a failure the database answers at once for this long.
 _PAUSE_SECONDS: Final = 1.0
 
@@ -42,6 +47,18 @@ for i, key in ipairs(KEYS) do
     if redis.call('HSET', key, field, ARGV[1] .. ' ' .. value, meter, value) > 0 then
       redis.call('EXPIREAT', key, expiry)
     end
+  end
+end
+"""
+
+# For each key: meter, place and quantity, expiry (unix s).
+_RESERVE: Final = """
+for i, key in ipairs(KEYS) do
+  local meter, value, expiry = ARGV[3 * i - 1], ARGV[3 * i], ARGV[3 * i + 1]
+  local held, width = redis.call('HGET', key, meter), tonumber(ARGV[1])
+  if not held or string.sub(held, 1, width) < string.sub(value, 1, width) then
+    redis.call('HSET', key, meter, value)
+    redis.call('EXPIREAT', key, expiry)
   end
 end
 """
@@ -75,10 +92,30 @@ class Counter:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A period total that was read: every event acknowledged before `as_of` is in it."""
+class Quota:
+    """What reservations set aside of a customer's meter, at a version of a generation."""
+
+    customer_id: str
+    meter: str
+    generation: int
+    version: int
+    quantity: Decimal
+
+
+class Asked(NamedTuple):
+    """Which counter is asked for; see `Counter`."""
+
+    customer_id: str
+    month: str
+    meter: str
+    period_start: datetime
+
+
+class Reading(NamedTuple):
+    """A period total that was read: every event acknowledged before `as_of` is in it. `reserved` is set aside."""
 
     value: Decimal
+    reserved: Decimal
     as_of: datetime
 
 
@@ -98,30 +135,48 @@ class Counters:
             url, socket_timeout=seconds, socket_connect_timeout=seconds, decode_responses=True
         )
         self._publish = self._redis.register_script(_PUBLISH)
+        self._reserve = self._redis.register_script(_RESERVE)
         self._complete = self._redis.register_script(_COMPLETE)
         self._metrics = metrics
+        self._lock = threading.Lock()
+        # When it is worth trying again after a failure; 0 while all is well.
         self._away_until = 0.0
 
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()
 
-    def read(self, customer_id: str, month: str, meter: str, period_start: datetime) -> Reading | None:
-        """Return a counter; None when Redis does not answer in time or the counters are not complete."""
-        if time.monotonic() < self._away_until:
+    def read(self, asked: Sequence[Asked]) -> list[Reading] | None:
+        """Return counters, in one round trip; None when Redis does not answer in time or they are not complete."""
+        if self._away_until and not self._tries_again():
             return None
-        field = f"{meter}@{_seconds(period_start)}"
         try:
             with self._measured("hget"), self._redis.pipeline(transaction=False) as pipe:
                 pipe.hmget(_EPOCH, "run", "as_of")
-                pipe.hget(_key(customer_id, month), field)
-                (run, as_of), held = pipe.execute()
+                for customer_id, month, meter, period_start in asked:
+                    pipe.hget(_key(customer_id, month), f"{meter}@{_seconds(period_start)}")
+                    pipe.hget(_reserved_key(customer_id), meter)
+                (run, as_of), *held = pipe.execute()
         except CountersAway:
             self._away_until = time.monotonic() + _PAUSE_SECONDS
             return None
+        self._away_until = 0.0
         if not run or not as_of:
             return None
-        return Reading(Decimal(held[_PLACE_WIDTH + 1 :]) if held else Decimal(0), from_us(int(as_of)))
+        at = from_us(int(as_of))
+        return [
+            Reading(_value(used), _value(reserved), at) for used, reserved in zip(held[::2], held[1::2], strict=True)
+        ]
+
+    def server(self) -> Server:
+        """Return what the server says of itself. The keys are counted by going through all of them, bit by bit.
+
+        Raises:
+            CountersAway: Redis does not answer.
+        """
+        with self._measured("info"):
+            info = self._redis.info()
+        return Server(int(info["used_memory"]), int(info["connected_clients"]), self._count_keys())
 
     def server_run(self) -> str:
         """Return what names this run of the server: another one after a restart.
@@ -178,7 +233,7 @@ class Counters:
         Raises:
             CountersAway: Redis does not answer; some may be written.
         """
-        place = f"{generation:010d}.{last:020d}"
+        place = _place(generation, last)
         for start in range(0, len(counters), _CHUNK):
             chunk = counters[start : start + _CHUNK]
             arguments = [place]
@@ -189,6 +244,39 @@ class Counters:
         if as_of is not None:
             with self._measured("hset"):
                 self._redis.hset(_EPOCH, "as_of", str(to_us(as_of)))
+
+    def write_reserved(self, quotas: Sequence[Quota]) -> None:
+        """Write what reservations set aside; repeated, late or out of order it does no harm.
+
+        Raises:
+            CountersAway: Redis does not answer; some may be written.
+        """
+        for start in range(0, len(quotas), _CHUNK):
+            chunk = quotas[start : start + _CHUNK]
+            arguments = [str(_PLACE_WIDTH)]
+            for each in chunk:
+                value = f"{_place(each.generation, each.version)} {plain(each.quantity)}"
+                arguments += [each.meter, value, str(int(time.time() + _KEPT.total_seconds()))]
+            with self._measured("hset"):
+                self._reserve([_reserved_key(each.customer_id) for each in chunk], arguments)
+
+    def _tries_again(self) -> bool:
+        """Say whether this call is the one that asks again after a failure: the others need not wait for it."""
+        now = time.monotonic()
+        with self._lock:
+            if now < self._away_until:
+                return False
+            self._away_until = now + _PAUSE_SECONDS
+        return True
+
+    def _count_keys(self) -> int:
+        cursor, count = 0, 0
+        while True:
+            with self._measured("scan"):
+                cursor, keys = self._redis.scan(cursor, match="usage:*", count=_SCAN)
+            count += len(keys)
+            if not cursor:
+                return count
 
     @contextmanager
     def _measured(self, operation: str) -> Iterator[None]:
@@ -203,6 +291,19 @@ class Counters:
 
 def _key(customer_id: str, month: str) -> str:
     return f"usage:{customer_id}:{month}"
+
+
+def _reserved_key(customer_id: str) -> str:
+    return f"usage:{customer_id}:reserved"
+
+
+def _place(generation: int, number: int) -> str:
+    return f"{generation:010d}.{number:020d}"
+
+
+def _value(held: str | None) -> Decimal:
+    """Return the number behind the place; 0 where nothing is held."""
+    return Decimal(held[_PLACE_WIDTH + 1 :]) if held else _ZERO
 
 
 def _seconds(instant: datetime) -> str:

@@ -80,13 +80,44 @@ class RedisMetrics:
         self._duration.record(seconds, {"operation": operation})
 
 
+@dataclass(frozen=True)
+class Server:
+    """What Redis says of itself: memory in bytes, connections of clients, and how many keys are of usage."""
+
+    memory: int
+    connections: int
+    usage_keys: int
+
+
+class Bounded:
+    """Names of customers in labels: those that come first have their own, the others are `other`."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._names: set[str] = set()
+
+    def label(self, customer_id: str) -> str:
+        """Return what a customer is called in a label."""
+        if customer_id not in self._names:
+            if len(self._names) >= self._most:
+                return "other"
+            self._names.add(customer_id)
+        return customer_id
+
+
 class LimitMetrics:
     """What limits refuse."""
 
-    def __init__(self, meter: Meter) -> None:
-        """Declare the instruments; each source starts at 0."""
+    def __init__(self, meter: Meter, *, most_customers: int) -> None:
+        """Declare the instruments; each source starts at 0.
+
+        Args:
+            meter: where.
+            most_customers: customers with a label of their own; the others are counted as `other`.
+        """
+        self._bounded = Bounded(most_customers)
         self._exceeded = meter.create_counter(
-            "billing.limit.exceeded", description="Limit checks that were refused, or went over a soft limit"
+            "billing.limit.exceeded", description="Limit checks and reservations that were refused"
         )
         self._answered = meter.create_counter(
             "billing.limit.checks", description="Limit checks by where the answer came from"
@@ -99,8 +130,51 @@ class LimitMetrics:
         self._answered.add(1, {"answered_from": source})
 
     def exceeded(self, customer_id: str, meter_id: str) -> None:
-        """Count a check that went beyond the limit."""
-        self._exceeded.add(1, {"customer_id": customer_id, "limit_type": meter_id})
+        """Count a check or a reservation that was refused."""
+        self._exceeded.add(1, {"customer_id": self._bounded.label(customer_id), "limit_type": meter_id})
+
+
+@dataclass
+class LimitState:
+    """What the process that looks after limits has read; nothing in the others, which then report nothing.
+
+    `without_plan` says of customers whether they have no plan, so that the defaults apply.
+    """
+
+    without_plan: Sequence[tuple[str, bool]] = ()
+    server: Server | None = None
+
+
+class LimitGauges:
+    """The state of limits and of Redis."""
+
+    def __init__(self, meter: Meter, state: LimitState) -> None:
+        """Declare the instruments. `state` is read at each export."""
+        self._state = state
+        for name, unit, observe, description in (
+            # No unit where Prometheus would append it to the name.
+            ("billing.tenant.using_defaults", "", self._without_plan, "1 for customers without a plan, 0 for others"),
+            ("billing.redis.memory", "By", self._memory, "Memory that Redis uses"),
+            ("billing.redis.usage_keys_total", "", self._usage_keys, "Keys of usage in Redis"),
+            ("billing.redis.connections_active", "", self._connections, "Connections that Redis has open"),
+        ):
+            meter.create_observable_gauge(name, callbacks=[observe], unit=unit, description=description)
+
+    def _without_plan(self, _options: CallbackOptions) -> Iterable[Observation]:
+        for customer_id, is_without in self._state.without_plan:
+            yield Observation(int(is_without), {"customer_id": customer_id})
+
+    def _memory(self, _options: CallbackOptions) -> Iterable[Observation]:
+        if self._state.server is not None:
+            yield Observation(self._state.server.memory)
+
+    def _usage_keys(self, _options: CallbackOptions) -> Iterable[Observation]:
+        if self._state.server is not None:
+            yield Observation(self._state.server.usage_keys)
+
+    def _connections(self, _options: CallbackOptions) -> Iterable[Observation]:
+        if self._state.server is not None:
+            yield Observation(self._state.server.connections)
 
 
 @dataclass(frozen=True)
@@ -143,8 +217,7 @@ class RollupMetrics:
             most_customers: customers with a label of their own; the others are counted as `other`.
         """
         self._state = state
-        self._most = most_customers
-        self._customers: set[str] = set()
+        self._bounded = Bounded(most_customers)
         self._increment = meter.create_counter("billing.usage.increment", description="Usage added to the totals")
         self._errors = meter.create_counter(
             "billing.usage.increment.errors", description="Turns of the rollup that failed and were repeated"
@@ -172,12 +245,7 @@ class RollupMetrics:
 
     def added(self, customer_id: str, meter_id: str, amount: float) -> None:
         """Count usage that came into the totals."""
-        if customer_id not in self._customers:
-            if len(self._customers) >= self._most:
-                customer_id = "other"
-            else:
-                self._customers.add(customer_id)
-        self._increment.add(amount, {"customer_id": customer_id, "metric_type": meter_id})
+        self._increment.add(amount, {"customer_id": self._bounded.label(customer_id), "metric_type": meter_id})
 
     def failed(self, error_type: str) -> None:
         """Count a turn that failed: nobody's usage is lost, and the next turn takes it in."""

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from services.kit.config import KitSettings
 from services.kit.settings import POSTGRESQL, REDIS, variable
+from services.usage.domain.limit import Limit, parse_defaults
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,29 @@ class Settings:
     accept_days: int = variable(
         "METERSCOPE_USAGE_ACCEPT_DAYS", default=400, minimum=1, help="days back from now that events are accepted"
     )
-    replay_every: timedelta = variable(
-        "METERSCOPE_USAGE_REPLAY_SECONDS",
-        default=timedelta(seconds=60),
-        minimum=1,
-        help="how often held events are replayed by themselves",
+    default_limits_: tuple[str, ...] = variable(
+        "METERSCOPE_USAGE_DEFAULT_LIMITS",
+        default=(),
+        check=parse_defaults,
+        help="hard limits by period of customers without a plan, such as requests=1000,bytes=5000000; of the worker",
     )
-    counter_timeout: timedelta = variable(
-        "METERSCOPE_USAGE_COUNTER_TIMEOUT_SECONDS",
-        default=timedelta(milliseconds=100),
-        minimum=0.001,
-        help="how long a limit check waits for Redis before the database answers",
+    reservation: timedelta = variable(
+        "METERSCOPE_USAGE_RESERVATION_SECONDS",
+        default=timedelta(minutes=5),
+        minimum=1,
+        help="how long reserved quota is held for those who do not say",
+    )
+    reservation_max: timedelta = variable(
+        "METERSCOPE_USAGE_RESERVATION_MAX_SECONDS",
+        default=timedelta(days=1),
+        minimum=1,
+        help="how long reserved quota is held at most",
+    )
+    reservation_retention: timedelta = variable(
+        "METERSCOPE_USAGE_RESERVATION_RETENTION_SECONDS",
+        default=timedelta(days=30),
+        minimum=0,
+        help="time that reservations which hold no more are kept to look at",
     )
     metrics_max_customers: int = variable(
         "METRICS_MAX_CUSTOMERS",
@@ -55,3 +68,8 @@ class Settings:
         minimum=0,
         help="customers with a metric label of their own; the others are counted as `other`",
     )
+
+    @property
+    def default_limits(self) -> tuple[Limit, ...]:
+        """What METERSCOPE_USAGE_DEFAULT_LIMITS says."""
+        return parse_defaults(self.default_limits_)

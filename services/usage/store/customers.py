@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import orjson
 import sqlalchemy as sa
@@ -11,7 +13,17 @@ from sqlalchemy.dialects.postgresql import insert
 
 from services.kit.errors import InvalidArgument
 from services.usage.domain.limit import Limit, LimitKind, Period
-from services.usage.tables import changes, customer_keys, customers, edges, generations, limits, periods, rollups
+from services.usage.tables import (
+    changes,
+    customer_keys,
+    customers,
+    default_limits,
+    edges,
+    generations,
+    limits,
+    periods,
+    rollups,
+)
 
 # The period that an instant is in: a billing period, or else the calendar month of the customer's time zone, cut by the
 # billing periods around it. `zone` and `instant` are column expressions of the surrounding query.
@@ -43,6 +55,23 @@ _FIND: Final = sa.text(
     FROM customers AS c WHERE c.id = :id
     """  # noqa: S608 - the parts are constants of this module
 )
+# A limit that billing told stands before the default; a default is a hard one.
+_LIMITS: Final = sa.text(
+    """
+    SELECT meter, amount, kind, thresholds FROM limits WHERE customer = :number
+    UNION ALL
+    SELECT d.meter, d.amount, 'HARD', d.thresholds FROM default_limits AS d
+    WHERE NOT (SELECT has_plan FROM customers WHERE number = :number)
+        AND NOT EXISTS (SELECT FROM limits AS l WHERE l.customer = :number AND l.meter = d.meter)
+    """
+)
+_TELL_ALL_WITHOUT_PLAN: Final = sa.text(
+    """
+    INSERT INTO changes (customer, tx, generation, context)
+    SELECT number, CAST(CAST(:tx AS text) AS xid8), (SELECT max(number) FROM generations), '{}'
+    FROM customers WHERE NOT has_plan
+    """
+)
 _RESOLVE: Final = sa.text(
     """
     SELECT 'id' AS kind, id AS name, number FROM customers
@@ -64,7 +93,7 @@ _CHANGED: Final = sa.text(
 
 @dataclass(frozen=True)
 class Customer:
-    """A customer with the period that an instant is in."""
+    """A customer with the period that an instant is in. `limits` are by meter, defaults among them."""
 
     number: int
     id: str
@@ -73,6 +102,11 @@ class Customer:
     has_plan: bool
     period: Period
     limits: dict[str, Limit]
+
+    @cached_property
+    def month(self) -> str:
+        """YYYYMM of the period's start in the customer's time zone: what its live counters are named by."""
+        return self.period.start.astimezone(ZoneInfo(self.time_zone)).strftime("%Y%m")
 
 
 @dataclass(frozen=True)
@@ -110,7 +144,7 @@ def find(conn: sa.Connection, customer_id: str, instant: datetime) -> Customer |
     row = conn.execute(_FIND, {"id": customer_id, "instant": instant}).one_or_none()
     if row is None:
         return None
-    found = conn.execute(sa.select(limits).where(limits.c.customer == row.number))
+    found = conn.execute(_LIMITS, {"number": row.number})
     return Customer(
         number=row.number,
         id=row.id,
@@ -176,6 +210,31 @@ def update(conn: sa.Connection, number: int, wanted: Entitlements) -> None:
     ]
     if rows:
         conn.execute(sa.insert(limits), rows)
+
+
+def default_limits_in_force(conn: sa.Connection) -> tuple[Limit, ...]:
+    """Return the limits of customers without a plan, by meter."""
+    found = conn.execute(sa.select(default_limits).order_by(default_limits.c.meter))
+    return tuple(Limit(row.meter, row.amount, LimitKind.HARD, tuple(row.thresholds)) for row in found)
+
+
+def replace_default_limits(conn: sa.Connection, wanted: Sequence[Limit], tx: int) -> None:
+    """Give customers without a plan these limits, and tell the rollup and the other processes of it.
+
+    All their limits are judged anew: with a great many customers that takes longer than other writes may.
+    """
+    conn.execute(sa.text("SET LOCAL transaction_timeout = '60s'"))
+    conn.execute(sa.delete(default_limits))
+    rows = [{"meter": each.meter, "amount": each.amount, "thresholds": list(each.thresholds)} for each in wanted]
+    if rows:
+        conn.execute(sa.insert(default_limits), rows)
+    conn.execute(_TELL_ALL_WITHOUT_PLAN, {"tx": tx})
+
+
+def without_plan(conn: sa.Connection, most: int) -> list[tuple[str, bool]]:
+    """Return customers as (id, whether it has no plan): first those without, at most so many."""
+    query = sa.select(customers.c.id, ~customers.c.has_plan).order_by(customers.c.has_plan, customers.c.id)
+    return [(row[0], row[1]) for row in conn.execute(query.limit(most))]
 
 
 def replace_keys(conn: sa.Connection, number: int, keys: Sequence[str]) -> str | None:

@@ -13,7 +13,12 @@ _SHARES: Final = sa.text(
     SELECT c.id AS customer_id, m.id AS meter_id,
            coalesce(round(100 * CASE m.aggregation WHEN 'COUNT' THEN sum(t.count) ELSE sum(t.sum) END / l.amount, 2), 0)
                AS percent
-    FROM limits AS l
+    FROM (
+        SELECT customer, meter, amount FROM limits
+        UNION ALL
+        SELECT c.number, d.meter, d.amount FROM default_limits AS d JOIN customers AS c ON NOT c.has_plan
+        WHERE NOT EXISTS (SELECT FROM limits AS own WHERE own.customer = c.number AND own.meter = d.meter)
+    ) AS l
     JOIN customers AS c ON c.number = l.customer
     JOIN meters AS m ON m.id = l.meter
     LEFT JOIN period_totals AS t ON t.customer = c.number AND t.meter = m.number AND t.period_start = {_NOW}

@@ -13,31 +13,37 @@ from services.usage.store.rollup import Turn
 _TX: Final = "CAST(CAST(:{} AS text) AS xid8)"
 _CROSS: Final = sa.text(
     """
-    WITH keys AS (SELECT DISTINCT customer, meter, period_start FROM moved WHERE judged), used AS (
-        SELECT k.customer, k.meter, m.id AS meter_id, k.period_start,
+    WITH keys AS (
+        SELECT k.customer, c.id AS customer_id, k.meter, m.id AS meter_id, k.period_start,
+               coalesce(l.amount, d.amount) AS amount, coalesce(l.thresholds, d.thresholds) AS thresholds,
+               CASE WHEN l.kind = 'SOFT' OR c.has_plan THEN l.kind ELSE 'DEFAULT' END AS kind
+        FROM (SELECT DISTINCT customer, meter, period_start FROM moved WHERE judged) AS k
+        JOIN customers AS c ON c.number = k.customer
+        JOIN meters AS m ON m.number = k.meter
+        LEFT JOIN limits AS l ON l.customer = k.customer AND l.meter = m.id
+        LEFT JOIN default_limits AS d ON d.meter = m.id AND NOT c.has_plan
+        WHERE l.amount IS NOT NULL OR d.amount IS NOT NULL
+    ), used AS (
+        SELECT k.customer, k.meter, k.period_start,
                CASE m.aggregation WHEN 'COUNT' THEN sum(t.count) ELSE sum(t.sum) END AS value
         FROM keys AS k
         JOIN period_totals AS t USING (customer, meter, period_start)
         JOIN meters AS m ON m.number = k.meter
-        WHERE EXISTS (SELECT FROM limits AS l WHERE l.customer = k.customer AND l.meter = m.id)
         GROUP BY k.customer, m.number, k.meter, k.period_start
     ), crossed AS (
         INSERT INTO thresholds (customer, meter, period_start, threshold, used, amount)
-        SELECT u.customer, u.meter, u.period_start, share.percent, u.value, l.amount
+        SELECT u.customer, u.meter, u.period_start, share.percent, u.value, k.amount
         FROM used AS u
-        JOIN limits AS l ON l.customer = u.customer AND l.meter = u.meter_id
-        CROSS JOIN unnest(l.thresholds) AS share (percent)
-        WHERE u.value > 0 AND u.value * 100 >= l.amount * share.percent
+        JOIN keys AS k USING (customer, meter, period_start)
+        CROSS JOIN unnest(k.thresholds) AS share (percent)
+        WHERE u.value > 0 AND u.value * 100 >= k.amount * share.percent
         ON CONFLICT DO NOTHING
         RETURNING customer, meter, period_start, threshold, used, amount
     )
-    SELECT x.customer, c.id AS customer_id, x.meter, m.id AS meter_id, l.kind, x.period_start, x.threshold, x.used,
-           x.amount
+    SELECT x.customer, k.customer_id, x.meter, k.meter_id, k.kind, x.period_start, x.threshold, x.used, x.amount
     FROM crossed AS x
-    JOIN customers AS c ON c.number = x.customer
-    JOIN meters AS m ON m.number = x.meter
-    JOIN limits AS l ON l.customer = x.customer AND l.meter = m.id
-    ORDER BY c.id, m.id, x.period_start, x.threshold
+    JOIN keys AS k USING (customer, meter, period_start)
+    ORDER BY k.customer_id, k.meter_id, x.period_start, x.threshold
     """
 )
 _END: Final = PERIOD_END.format(customer="c.number", zone="c.time_zone", instant="CAST(:period_start AS timestamptz)")

@@ -1,32 +1,56 @@
-"""Whether a customer may use more: from the live counters, or from the database where those are away."""
+"""Whether customers may use more: from the live counters, or from the database where those are away."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
-from zoneinfo import ZoneInfo
+from typing import Final, NamedTuple
 
 from services.kit import paging
 from services.kit.db import Database
-from services.usage.counters import Counters
+from services.kit.errors import ServiceError
+from services.usage.counters import Asked, Counters
 from services.usage.domain.limit import Standing, standing
 from services.usage.metrics import LimitMetrics
-from services.usage.store import places, totals
+from services.usage.store import places, reservations, totals
 from services.usage.store.customers import Customer
 from services.usage.usecases.catalogue import Catalogue
 
 LIVE: Final = "live"
 DATABASE: Final = "database"
+_ZERO: Final = Decimal(0)
 
 
-@dataclass(frozen=True)
-class Check:
+class Question(NamedTuple):
+    """Whether a customer may use `quantity` more of a meter in the current period."""
+
+    customer_id: str
+    meter_id: str
+    quantity: Decimal
+
+
+class Check(NamedTuple):
     """An answer: every event acknowledged before `as_of` is in `standing.used`."""
 
     standing: Standing
     allowed: bool
     answered_from: str
     as_of: datetime
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A question whose customer and meter there are."""
+
+    customer: Customer
+    meter_id: str
+    quantity: Decimal
+
+    def answer(self, used: Decimal, reserved: Decimal, answered_from: str, as_of: datetime) -> Check:
+        customer = self.customer
+        limit = customer.limits.get(self.meter_id)
+        stands = standing(self.meter_id, used, reserved, limit, customer.period, has_plan=customer.has_plan)
+        return Check(stands, stands.allows(self.quantity), answered_from, as_of)
 
 
 class Limits:
@@ -44,20 +68,20 @@ class Limits:
         self._counters = counters
         self._metrics = metrics
 
-    def check(self, customer_id: str, meter_id: str, quantity: Decimal) -> Check:
-        """Say whether a customer may use `quantity` more of a meter in the current period. Changes nothing.
+    def check(self, question: Question) -> Check:
+        """Say whether more may be used. Changes nothing.
 
         Raises:
             CustomerNotFound, MeterNotFound: there is none of this id.
         """
-        customer = self._catalogue.customer(customer_id)
-        self._catalogue.meter(meter_id)
-        check = self._from_counters(customer, meter_id, quantity) or self._from_database(customer, meter_id, quantity)
-        self._metrics.answered(check.answered_from)
-        limit = check.standing.limit
-        if limit is not None and check.standing.used + quantity > limit:
-            self._metrics.exceeded(customer_id, meter_id)
-        return check
+        (answer,) = self._answers([self._known(question)])
+        return answer
+
+    def check_all(self, questions: Sequence[Question | ServiceError]) -> list[Check | ServiceError]:
+        """Answer many questions at once, each for itself, in their order; what is an error already stays one."""
+        asked = [self._known_or_error(question) for question in questions]
+        answers = iter(self._answers([each for each in asked if isinstance(each, _Known)]))
+        return [next(answers) if isinstance(each, _Known) else each for each in asked]
 
     def page(self, customer_id: str, page_size: int, page_token: str) -> tuple[list[Check], str]:
         """Return how a customer stands with each limited meter, by meter, and the token of the next page.
@@ -70,33 +94,56 @@ class Limits:
         behind = paging.position(page_token, {"customer_id": customer_id}, str) or ""
         customer = self._catalogue.customer(customer_id)
         names = sorted(name for name in customer.limits if name > behind)
-        checks = [self._from_database(customer, name, Decimal(0)) for name in names[:size]]
+        checks = self._from_database([_Known(customer, name, _ZERO) for name in names[:size]])
         token = ""
         if len(names) > size:
             token = paging.encode_token([names[size - 1]], {"customer_id": customer_id})
         return checks, token
 
-    def _from_counters(self, customer: Customer, meter_id: str, quantity: Decimal) -> Check | None:
-        reading = self._counters.read(customer.id, _month(customer), meter_id, customer.period.start)
-        if reading is None:
+    def _known(self, question: Question) -> _Known:
+        customer = self._catalogue.customer(question.customer_id)
+        self._catalogue.meter(question.meter_id)
+        return _Known(customer, question.meter_id, question.quantity)
+
+    def _known_or_error(self, question: Question | ServiceError) -> "_Known | ServiceError":
+        if isinstance(question, ServiceError):
+            return question
+        try:
+            return self._known(question)
+        except ServiceError as error:
+            return error
+
+    def _answers(self, asked: Sequence[_Known]) -> list[Check]:
+        answers = self._from_counters(asked) or self._from_database(asked)
+        for each, answer in zip(asked, answers, strict=True):
+            self._metrics.answered(answer.answered_from)
+            if not answer.allowed:
+                self._metrics.exceeded(each.customer.id, each.meter_id)
+        return answers
+
+    def _from_counters(self, asked: Sequence[_Known]) -> list[Check] | None:
+        readings = self._counters.read(
+            [Asked(each.customer.id, each.customer.month, each.meter_id, each.customer.period.start) for each in asked]
+        )
+        if readings is None:
             return None
-        return _check(customer, meter_id, reading.value, quantity, LIVE, reading.as_of)
+        return [
+            each.answer(reading.value, reading.reserved, LIVE, reading.as_of)
+            for each, reading in zip(asked, readings, strict=True)
+        ]
 
-    def _from_database(self, customer: Customer, meter_id: str, quantity: Decimal) -> Check:
+    def _from_database(self, asked: Sequence[_Known]) -> list[Check]:
+        if not asked:
+            return []
         with self._database.autocommit() as conn:
-            # The place first: totals that are read after it can only be newer.
+            # The place and what is reserved first: totals that are read after it can only be newer.
             as_of = places.rollup(conn).as_of
-            used = totals.of_period(conn, customer.number, meter_id, customer.period.start)
-        return _check(customer, meter_id, used, quantity, DATABASE, as_of)
-
-
-def _check(
-    customer: Customer, meter_id: str, used: Decimal, quantity: Decimal, answered_from: str, as_of: datetime
-) -> Check:
-    limit = customer.limits.get(meter_id)
-    stands = standing(meter_id, used, limit, customer.period, has_plan=customer.has_plan)
-    return Check(stands, stands.allows(quantity), answered_from, as_of)
-
-
-def _month(customer: Customer) -> str:
-    return customer.period.start.astimezone(ZoneInfo(customer.time_zone)).strftime("%Y%m")
+            reserved = reservations.reserved_of(conn, sorted({each.customer.number for each in asked}))
+            used = [
+                totals.of_period(conn, each.customer.number, each.meter_id, each.customer.period.start)
+                for each in asked
+            ]
+        return [
+            each.answer(amount, reserved.get((each.customer.number, each.meter_id), _ZERO), DATABASE, as_of)
+            for each, amount in zip(asked, used, strict=True)
+        ]

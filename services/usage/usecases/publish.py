@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from services.kit.db import Database
-from services.usage.counters import Counter, Counters, CountersAway
-from services.usage.store import publishing
+from services.usage.counters import Counter, Counters, CountersAway, Quota
+from services.usage.store import publishing, reservations
+from services.usage.store.reservations import Reserved
 from services.usage.store.rollup import Moved, Turn
 
 _SECONDS_BETWEEN: Final = 1.0
+_PAGE: Final = 1_000
 
 _log = logging.getLogger(__name__)
 
@@ -64,9 +66,22 @@ class Publisher:
             above = (0, 0) if whole else (place.published_generation, place.published)
             moved = publishing.current_above(conn, *above)
         self._counters.write(_counters(moved), generation=place.generation, last=place.last, as_of=place.as_of)
+        if whole:
+            self._fill_reserved()
         if mark:
             self._counters.end_filling(mark, self._run)
         self._in_step = True
+
+    def _fill_reserved(self) -> None:
+        """Write all that is reserved; what changes meanwhile is written by the keeper."""
+        behind = (0, 0)
+        while True:
+            with self._database.autocommit() as conn:
+                reserved = reservations.page(conn, behind, _PAGE)
+            if not reserved:
+                return
+            self._counters.write_reserved(quotas(reserved))
+            behind = (reserved[-1].customer, reserved[-1].meter)
 
     def _store(self, turn: Turn) -> None:
         """Store how far the counters came, once a second: what is written twice after a crash does no harm."""
@@ -75,6 +90,11 @@ class Publisher:
             with self._database.transaction() as conn:
                 publishing.published(conn, turn.generation, turn.upto)
             self._stored = now
+
+
+def quotas(reserved: Sequence[Reserved]) -> list[Quota]:
+    """Return what is reserved as the live counters hold it."""
+    return [Quota(each.customer_id, each.meter_id, each.generation, each.version, each.quantity) for each in reserved]
 
 
 def _counters(moved: Sequence[Moved]) -> list[Counter]:

@@ -48,7 +48,7 @@ def signal(crossing: Crossing) -> dict[str, Any]:
     percent = f"{_PERCENT * crossing.used / crossing.amount:.1f}" if crossing.amount else "100.0"
     return {
         "type": "usage_threshold",
-        "severity": "SEVERITY_CRITICAL" if over and crossing.kind == "HARD" else "SEVERITY_WARNING",
+        "severity": "SEVERITY_CRITICAL" if over and crossing.kind != "SOFT" else "SEVERITY_WARNING",
         "title": f"{crossing.meter_id} has reached {crossing.threshold} % of its limit",
         "message": f"Customer {crossing.customer_id} has used {used} of {amount} {crossing.meter_id} ({percent} %) "
         f"in the period that began {start}.",
