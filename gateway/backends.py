@@ -1,6 +1,8 @@
 """Calls to the four services: one channel each, with deadline, client span, trace context and request id."""
 
 import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +14,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from gateway.contract import Method
 from gateway.settings import Settings
+from gateway.upload import Upload
 from services.kit import logs, telemetry
 from services.kit.channel import CHANNEL_OPTIONS
 from services.kit.interceptors import DURATION_BOUNDARIES, REQUEST_ID_HEADER
@@ -42,11 +45,14 @@ class Backends:
 
     def __init__(self, settings: Settings) -> None:
         self._deadline = settings.deadline.total_seconds()
+        self._stream_deadline = settings.stream_deadline.total_seconds()
         self._token = settings.kit.service_token
         self._channels = {
             service: grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
             for service, address in settings.addresses.items()
         }
+        self._addresses = settings.addresses
+        self._uploads: dict[str, grpc.Channel] = {}
         self._tracer = trace.get_tracer("gateway")
         self._duration = metrics.get_meter("gateway").create_histogram(
             "rpc.client.call.duration",
@@ -71,21 +77,51 @@ class Backends:
         Raises:
             grpc.aio.AioRpcError: the call failed.
         """
-        name = method.path.lstrip("/")
-        attributes = {"rpc.system.name": "grpc", "rpc.method": name}
         call = self._channels[method.service].unary_unary(
             method.path,
             request_serializer=method.request.SerializeToString,
             response_deserializer=method.response.FromString,
         )
+        with self._observed(method):
+            return await call(request, timeout=seconds or self._deadline, metadata=self._metadata())
+
+    async def stream(self, method: Method, requests: AsyncIterator[Message]) -> Any:
+        """Call a method that takes a stream, and return its answer. A request is fetched once the one before is sent.
+
+        Raises:
+            grpc.RpcError: the call failed; the rest of the requests is not fetched.
+            Exception: what `requests` raised; the call is cancelled then.
+        """
+        stub = self._threaded(method.service).stream_unary(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+        with self._observed(method):
+            metadata = self._metadata()
+            return await Upload(requests).run(
+                lambda fetched: stub.future(fetched, timeout=self._stream_deadline, metadata=metadata)
+            )
+
+    def _threaded(self, service: str) -> grpc.Channel:
+        """Return grpcio's threaded channel to a service, opened when it is first needed."""
+        if service not in self._uploads:
+            self._uploads[service] = grpc.insecure_channel(self._addresses[service], options=CHANNEL_OPTIONS)
+        return self._uploads[service]
+
+    @contextmanager
+    def _observed(self, method: Method) -> Iterator[None]:
+        """Put a client span and a duration around a call."""
+        name = method.path.lstrip("/")
+        attributes = {"rpc.system.name": "grpc", "rpc.method": name}
         started = time.perf_counter()
         code = "OK"
         with self._tracer.start_as_current_span(
             name, kind=SpanKind.CLIENT, attributes=attributes, record_exception=False, set_status_on_exception=False
         ) as span:
             try:
-                return await call(request, timeout=seconds or self._deadline, metadata=self._metadata())
-            except grpc.aio.AioRpcError as error:
+                yield
+            except grpc.RpcError as error:
                 code = error.code().name
                 span.set_status(StatusCode.ERROR, error.details() or code)
                 raise
@@ -113,6 +149,8 @@ class Backends:
         """Close the channels; running calls end with an error."""
         for channel in self._channels.values():
             await channel.close()
+        for upload in self._uploads.values():
+            upload.close()
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         metadata = [*telemetry.inject().items(), (REQUEST_ID_HEADER, logs.request_id.get())]

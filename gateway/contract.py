@@ -12,7 +12,7 @@ from typing import Final
 
 from google.api import annotations_pb2, http_pb2
 from google.protobuf import message_factory
-from google.protobuf.descriptor import Descriptor, MethodDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 
 from gateway.path_template import PathTemplate
@@ -62,6 +62,7 @@ class Binding:
         verb: `GET`, `POST`, …
         template: the path.
         body: the field of the request that the HTTP body fills; `*` for the request itself, empty for no body.
+            Of a method that takes a stream, the bytes field that each message carries a part of the body in.
     """
 
     method: Method
@@ -76,6 +77,11 @@ class Binding:
         if self.body in {"", "*"}:
             return request if self.body else None
         return request.fields_by_name[self.body].message_type
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the body is passed on part by part as it comes, whatever its size."""
+        return self.method.descriptor.client_streaming
 
     @property
     def takes_request_id(self) -> bool:
@@ -123,8 +129,8 @@ def _bindings(method: Method) -> Iterator[Binding]:
     if not options.HasExtension(annotations_pb2.http):
         return
     rule = options.Extensions[annotations_pb2.http]
-    if method.descriptor.client_streaming or method.descriptor.server_streaming:
-        raise ContractError(f"{method.descriptor.full_name} streams: it cannot be called by REST")
+    if method.descriptor.server_streaming:
+        raise ContractError(f"{method.descriptor.full_name} answers a stream: it cannot be called by REST")
     rules: Iterable[http_pb2.HttpRule] = (rule, *rule.additional_bindings)
     for each in rules:
         yield _binding(method, each)
@@ -141,7 +147,11 @@ def _binding(method: Method, rule: http_pb2.HttpRule) -> Binding:
         target = request.fields_by_name.get(variable)
         if target is None or target.message_type is not None or target.is_repeated:
             raise ContractError(f"{name}: the path names {variable}, which is no scalar field of {request.full_name}")
-    if rule.body not in {"", "*"}:
+    if method.descriptor.client_streaming:
+        chunk = request.fields_by_name.get(rule.body)
+        if chunk is None or chunk.type != FieldDescriptor.TYPE_BYTES or chunk.is_repeated or template.variables:
+            raise ContractError(f"{name} takes a stream: its body must be a bytes field and its path plain")
+    elif rule.body not in {"", "*"}:
         field = request.fields_by_name.get(rule.body)
         if field is None or field.message_type is None or field.is_repeated:
             raise ContractError(f"{name}: the body {rule.body} is no message field of {request.full_name}")

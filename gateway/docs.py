@@ -114,11 +114,25 @@ class _View:
             body=_row("", body) if body else None,
             body_fields=_fields(self._document["components"]["schemas"][_target(body)]) if body else [],
             answer=_row("", answer) if answer else None,
-            curl=self._curl(verb, path, operation["parameters"], body),
+            curl=self._curl(
+                verb,
+                path,
+                operation["parameters"],
+                body,
+                is_file="text/csv" in operation.get("requestBody", {}).get("content", {}),
+            ),
             answer_example=json.dumps(example, indent=2, ensure_ascii=False) if answer else "",
         )
 
-    def _curl(self, verb: str, path: str, parameters: list[Mapping[str, Any]], body: Mapping[str, Any] | None) -> str:
+    def _curl(
+        self,
+        verb: str,
+        path: str,
+        parameters: list[Mapping[str, Any]],
+        body: Mapping[str, Any] | None,
+        *,
+        is_file: bool,
+    ) -> str:
         query = {}
         headers = []
         for each in parameters:
@@ -132,12 +146,14 @@ class _View:
         url = f"{_ADDRESS}{path}" + (f"?{urlencode(query, safe=':')}" if query else "")
         # The ellipsis stands for what the reader fills in: it reads better as itself.
         url = url.replace(quote("…"), "…")
-        method = "" if verb == "get" or (verb == "post" and body) else f"-X {verb.upper()} "
+        method = "" if verb == "get" or (verb == "post" and (body or is_file)) else f"-X {verb.upper()} "
         lines = [f"curl {method}{shlex.quote(url)}"]
         lines += [f"  -H {shlex.quote(header)}" for header in headers]
         if body:
             text = json.dumps(self._examples.request(body), indent=2, ensure_ascii=False).replace("\n", "\n  ")
             lines += ["  -H 'Content-Type: application/json'", f"  -d {shlex.quote(text)}"]
+        if is_file:
+            lines += ["  -H 'Content-Type: text/csv'", "  --data-binary @calls.csv"]
         return " \\\n".join(lines)
 
 

@@ -24,7 +24,7 @@ absent objects are left out. An unknown field, a wrong type or a key given twice
 A request that changes something can be sent again safely: with the same `Idempotency-Key` it gets the first answer.
 
 Errors are `application/problem+json` (RFC 9457) with `reason`, `errors[]` (`field`, `message`), `request_id` and \
-`trace_id`. `X-Request-Id` and `traceparent` are taken and passed on. Bodies are at most 32 MiB.
+`trace_id`. `X-Request-Id` and `traceparent` are taken and passed on. Bodies of JSON are at most 32 MiB.
 
 `/health`, `/health/ready` and `/health/live` tell how the services are; `/billing` shows the same data to people.
 """
@@ -130,7 +130,10 @@ class _Writer:
             "parameters": list(self._parameters(binding)),
             "responses": self._responses(binding, comment),
         }
-        if binding.body_type is not None:
+        if binding.is_stream:
+            text: Schema = {"text/csv": {"schema": {"type": "string", "description": "The file, of any size."}}}
+            written["requestBody"] = {"required": True, "content": text}
+        elif binding.body_type is not None:
             written["requestBody"] = {
                 "required": binding.body != "*",
                 "content": {"application/json": {"schema": self.schemas.message(binding.body_type)}},

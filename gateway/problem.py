@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import grpc
 import orjson
@@ -116,7 +116,7 @@ def from_service_error(error: ServiceError) -> Problem:
     return Problem(HTTP_STATUSES[error.status], _title(error.status), error.reason, error.message, error.violations)
 
 
-def from_rpc_error(error: grpc.aio.AioRpcError, service: str, body_field: str) -> Problem:
+def from_rpc_error(error: grpc.RpcError, service: str, body_field: str) -> Problem:
     """Translate a failed call.
 
     Args:
@@ -152,11 +152,12 @@ def _title(code: str) -> str:
 
 
 def _details(
-    error: grpc.aio.AioRpcError,
+    error: grpc.RpcError,
 ) -> tuple[error_details_pb2.ErrorInfo, list[FieldViolation], int | None]:
     """Return what the status carries of `google.rpc` details; the retry delay in whole seconds, rounded up."""
     info, violations, retry_after = error_details_pb2.ErrorInfo(), [], None
-    packed = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    trailers: dict[Any, Any] = dict(cast("Any", error.trailing_metadata() or ()))
+    packed = trailers.get("grpc-status-details-bin", b"")
     for detail in status_pb2.Status.FromString(packed).details:
         bad_request, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
         detail.Unpack(info)

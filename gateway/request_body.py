@@ -19,7 +19,7 @@ async def read_body(request: Request) -> bytes:
         Refusal: 413 above 32 MiB, 415 for anything but JSON in UTF-8.
     """
     if int(request.headers.get("content-length", "0")) > MAX_BODY_BYTES:
-        await _drain(request)
+        await drain(request)
         raise _too_large()
     parts: list[bytes] = []
     size = 0
@@ -27,7 +27,7 @@ async def read_body(request: Request) -> bytes:
         size += len(part)
         if size > MAX_BODY_BYTES:
             parts.clear()
-            await _drain(request)
+            await drain(request)
             raise _too_large()
         parts.append(part)
     if size:
@@ -35,7 +35,24 @@ async def read_body(request: Request) -> bytes:
     return b"".join(parts)
 
 
-async def _drain(request: Request) -> None:
+def check_stream(request: Request) -> None:
+    """Check that a body may be passed on as it comes.
+
+    Raises:
+        Refusal: 415 for anything but plain `text/csv`.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0]
+    if media_type.strip().lower() != "text/csv":
+        raise Refusal(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "NOT_CSV",
+            f"the Content-Type is {request.headers.get('content-type', '')[:128]!r}; send text/csv",
+            headers={"accept": "text/csv"},
+        )
+    _check_encoding(request, "CSV")
+
+
+async def drain(request: Request) -> None:
     """Take in as much again before the answer: a client that is still sending would not read it."""
     size = 0
     if "expect" in request.headers:
@@ -66,8 +83,14 @@ def _check_type(request: Request) -> None:
             f"the Content-Type is {request.headers.get('content-type', '')[:128]!r}; send application/json in UTF-8",
             headers={"accept": "application/json"},
         )
+    _check_encoding(request, "JSON")
+
+
+def _check_encoding(request: Request, what: str) -> None:
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise Refusal(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "ENCODED", f"the Content-Encoding is {encoding[:128]!r}; send plain JSON"
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "ENCODED",
+            f"the Content-Encoding is {encoding[:128]!r}; send plain {what}",
         )

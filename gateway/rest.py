@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from gateway.contract import Binding, Contract
 from gateway.errors import Refusal
 from gateway.observation import ROUTE
 from gateway.page import SECURITY_HEADERS
-from gateway.request_body import MAX_BODY_BYTES, read_body
+from gateway.request_body import MAX_BODY_BYTES, check_stream, drain, read_body
 from gateway.transcoding import read_request
 from services.kit.errors import ServiceError
 
@@ -49,6 +50,8 @@ class Rest:
     async def _answer(self, request: Request) -> Response:
         binding, path = self._match(request)
         request.scope[ROUTE] = binding.template.text
+        if binding.is_stream:
+            return await _pass_on(request, binding)
         body = await read_body(request)
         read = functools.partial(
             read_request, binding, path, request.scope["query_string"], body, request.headers.get("idempotency-key")
@@ -88,6 +91,39 @@ class Rest:
             f"{request.method} is not allowed here; use {verbs}",
             headers={"allow": verbs},
         )
+
+
+async def _pass_on(request: Request, binding: Binding) -> Response:
+    """Pass a body on part by part, whatever its size; the query is in the first message."""
+    check_stream(request)
+    key = request.headers.get("idempotency-key")
+    first = read_request(binding, {}, request.scope["query_string"], b"", key)
+    has_more = True
+
+    async def messages() -> AsyncIterator[Message]:
+        nonlocal has_more
+        yield first
+        while has_more:
+            part = await request.receive()
+            if part["type"] == "http.disconnect":
+                raise ClientDisconnect
+            has_more = part.get("more_body", False)
+            if part.get("body"):
+                yield binding.method.request(**{binding.body: part["body"]})
+
+    backends: Backends = request.state.backends
+    try:
+        answer = await backends.stream(binding.method, messages())
+    except grpc.RpcError as error:
+        if has_more:
+            # A client that is still sending would not read the answer.
+            await drain(request)
+        response = problem.from_rpc_error(error, binding.method.service, binding.body).response(
+            request.scope["raw_path"].decode("ascii")
+        )
+        response.headers["connection"] = "close"
+        return response
+    return await _write(answer)
 
 
 async def _write(answer: Message) -> Response:

@@ -32,6 +32,13 @@ class Settings:
         help="time that a service gets to answer a REST call",
     )
 
+    stream_deadline: timedelta = variable(
+        "METERSCOPE_GATEWAY_STREAM_DEADLINE_SECONDS",
+        default=timedelta(hours=1),
+        minimum=0.001,
+        help="time that a file sent by REST may take to come in and be answered",
+    )
+
     @property
     def addresses(self) -> dict[str, str]:
         """The services' addresses by name."""

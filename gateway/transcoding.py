@@ -28,7 +28,7 @@ def read_request(
         binding: what was called.
         path: the path's variables, percent-decoded.
         query: the query string as it was sent.
-        body: the body; empty stands for no body.
+        body: the body; empty stands for no body, and for that of a stream.
         idempotency_key: the header `Idempotency-Key`, the same as the field `request_id`.
 
     Raises:
@@ -46,6 +46,8 @@ def read_request(
 
 
 def _read_body(reader: Reader, binding: Binding, body: bytes, message: Message) -> None:
+    if binding.is_stream:
+        return
     if not binding.body:
         if body:
             raise InvalidArgument(f"{binding.verb} {binding.template.text} takes no body", reason="BODY_NOT_ALLOWED")

@@ -97,6 +97,12 @@ class Entry(grpc.ServerInterceptor):
                 request_deserializer=_tolerant(handler.request_deserializer),
                 response_serializer=handler.response_serializer,
             )
+        if handler.stream_unary is not None:
+            return grpc.stream_unary_rpc_method_handler(
+                self._incoming(handler.stream_unary, method, metadata),
+                request_deserializer=_tolerant(handler.request_deserializer),
+                response_serializer=handler.response_serializer,
+            )
         return handler
 
     def _unary(self, behaviour: Callable[..., Any], method: str, metadata: Mapping[str, str]) -> Callable[..., Any]:
@@ -110,6 +116,13 @@ class Entry(grpc.ServerInterceptor):
         def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             with self._call(method, metadata, request, context):
                 yield from behaviour(request, context)
+
+        return call
+
+    def _incoming(self, behaviour: Callable[..., Any], method: str, metadata: Mapping[str, str]) -> Callable[..., Any]:
+        def call(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            with self._call(method, metadata, None, context):
+                return behaviour(_decoded(requests), context)
 
         return call
 
@@ -160,6 +173,32 @@ def _check(request: Any, context: grpc.ServicerContext) -> None:
     remaining = cast("float | None", context.time_remaining())
     if remaining is not None and remaining <= 0:
         raise DeadlineExceeded("the call's deadline passed before its turn came; nothing was done")
+
+
+def _decoded(requests: Iterator[Any]) -> Iterator[Any]:
+    """Yield a stream's requests.
+
+    Raises:
+        InvalidArgument: the bytes of one are no message.
+        Cancelled: the caller is gone before the end.
+    """
+    while True:
+        try:
+            request = next(requests)
+        except StopIteration:
+            return
+        except grpc.RpcError:
+            raise Cancelled("the caller broke the stream off") from None
+        if isinstance(request, Undecodable):
+            raise InvalidArgument(request.message, reason="UNDECODABLE")
+        yield request
+
+
+class Cancelled(ServiceError):
+    """Nobody waits for the answer any more."""
+
+    status = "CANCELLED"
+    reason = "CANCELLED"
 
 
 class DeadlineExceeded(ServiceError):

@@ -24,7 +24,7 @@ NAMES = ("usage", "billing", "payments", "alerts")
 
 @dataclass(frozen=True)
 class Call:
-    """A call that a service got."""
+    """A call that a service got. Of a method that takes a stream, `request` is the list of its requests."""
 
     method: str
     request: Any
@@ -78,8 +78,10 @@ class ServiceDouble:
     def _behaviour(self, method: MethodDescriptor) -> Callable[..., Message]:
         empty = message_factory.GetMessageClass(method.output_type)
 
-        def behave(_self: object, request: Message, context: grpc.ServicerContext) -> Message:
+        def behave(_self: object, request: Any, context: grpc.ServicerContext) -> Message:
             metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+            if method.client_streaming and not isinstance(self.answers.get(method.name), Exception):
+                request = list(request)
             self.calls.append(Call(method.name, request, metadata))
             answer = self.answers.get(method.name, empty())
             if isinstance(answer, Exception):

@@ -24,7 +24,10 @@ def test_every_annotated_method_is_reached_by_its_route(
     path = binding.template.text
     for variable in binding.template.variables:
         path = path.replace(f"{{{variable}}}", f"the-{variable}")
-    answer = client.request(binding.verb, path, json={} if binding.body else None)
+    if binding.is_stream:
+        answer = client.request(binding.verb, path, content=b"a,b\n", headers={"content-type": "text/csv"})
+    else:
+        answer = client.request(binding.verb, path, json={} if binding.body else None)
     assert answer.status_code == 200, answer.text
     call = services[binding.method.service].last
     assert call.method == binding.method.descriptor.name
