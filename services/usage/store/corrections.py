@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from services.usage.domain.correction import Correction, Kind, Reference
 from services.usage.domain.event import Event
-from services.usage.tables import corrections, event_keys, events, floors, generations, seals
+from services.usage.tables import Xid8, corrections, event_keys, events, floors, generations, seals
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,19 @@ class Made:
     content: bytes | None
 
 
-def target(conn: sa.Connection, customer: int, reference: Reference, digest: bytes) -> Target | None:
-    """Return a customer's event; None if its raw event is not there (any more). The transaction must have its id."""
+def target(conn: sa.Connection, customer: int, reference: Reference, digest: bytes, tx: int) -> Target | None:
+    """Return a customer's event; None if its raw event is not there (any more).
+
+    Args:
+        conn: a transaction.
+        customer: its number.
+        reference: the event's source and id.
+        digest: of these.
+        tx: the transaction's id.
+    """
     key = (event_keys.c.customer == customer, event_keys.c.digest == UUID(bytes=digest))
     time = sa.select(event_keys.c.time).where(*key).scalar_subquery()
-    mine = sa.tuple_(_generation(), sa.func.pg_current_xact_id())
+    mine = sa.tuple_(_generation(), sa.literal(tx, Xid8))
     is_older = (sa.tuple_(events.c.generation, events.c.tx) < mine).label("is_older")
     query = sa.select(events.c.time, events.c.type, events.c.seal, is_older).where(
         events.c.customer == customer, events.c.time == time, events.c.digest == UUID(bytes=digest)

@@ -149,14 +149,14 @@ class Corrections:
     ) -> M:
         try:
             with self._database.transaction() as conn:
-                places.writer(conn)
+                tx = places.writer(conn)
                 return once(
                     conn,
                     method=_METHODS[step.wanted.kind],
                     request_id=request_id,
                     request=request,
                     response_type=response_type,
-                    act=lambda: encode(step.act(conn)),
+                    act=lambda: encode(step.act(conn, tx)),
                 )
         except (sa.exc.DataError, psycopg.DataError) as error:
             _log.exception("the database refuses a superseding event")
@@ -207,14 +207,14 @@ class _Step:
         self._placed = placed
         self._now = now
 
-    def act(self, conn: sa.Connection) -> StoredEvent:
-        """Correct the event and return it. The transaction has its id: each statement sees every older seal."""
+    def act(self, conn: sa.Connection, tx: int) -> StoredEvent:
+        """Correct the event and return it, in the transaction of this id: each statement sees every older seal."""
         wanted = self.wanted
         number = customers.number(conn, wanted.customer_id)
         if number is None:
             raise CustomerNotFound(wanted.customer_id)
         if not self._is_made_before(conn, number):
-            target = self._target(conn, number)
+            target = self._target(conn, number, tx)
             self._check_customer(number)
             self.seal = target.seal or corrections.seal_over(conn, number, target.time)
             self.is_made = corrections.insert_once(
@@ -253,7 +253,7 @@ class _Step:
         event = self.wanted.superseding
         return (None, None) if event is None else (Reference(event.source.decode(), event.id.decode()), event.content)
 
-    def _target(self, conn: sa.Connection, number: int) -> Target:
+    def _target(self, conn: sa.Connection, number: int, tx: int) -> Target:
         wanted = self.wanted
         happened = corrections.key_time(conn, number, wanted.digest)
         if happened is None:
@@ -261,7 +261,7 @@ class _Step:
         floor = corrections.raw_floor(conn)
         if floor is not None and happened < floor:
             raise TooOldToCorrect(*wanted.reference, happened, floor)
-        target = corrections.target(conn, number, wanted.reference, wanted.digest)
+        target = corrections.target(conn, number, wanted.reference, wanted.digest, tx)
         if target is None:
             raise EventNotFound(wanted.customer_id, *wanted.reference)
         if not target.is_older:
