@@ -60,6 +60,7 @@ from services.usage.usecases.publish import Publisher
 from services.usage.usecases.quarantine import Quarantine
 from services.usage.usecases.query import Queries
 from services.usage.usecases.reservations import Reservations
+from services.usage.usecases.retention import Retention
 from services.usage.usecases.rollup import Rollup, RollupLoop
 from services.usage.usecases.seal import Seals
 from services.usage.usecases.signals import Signals
@@ -174,6 +175,13 @@ def build_worker(settings: Settings, *, lease: timedelta = LEASE) -> Worker:
         Alerts(open_channel(settings.alerts_address, settings.kit)),
         Quarantine(database, catalogue, notifier, now),
         Upkeep(database, now, accepted=timedelta(days=settings.accept_days)),
+        Retention(
+            database,
+            now,
+            raw_events=timedelta(days=settings.raw_event_days),
+            refused=timedelta(days=settings.refused_days),
+            archive=settings.raw_event_archive,
+        ),
     )
     return Worker(
         service=NAME,

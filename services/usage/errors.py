@@ -94,6 +94,19 @@ class TooOldToCorrect(FailedPrecondition):
         )
 
 
+class RawEventsGone(FailedPrecondition):
+    """Raw events of a range are kept no longer; what they add up to is."""
+
+    reason = "RAW_EVENTS_GONE"
+
+    def __init__(self, field: str, time: datetime, floor: datetime) -> None:
+        super().__init__(
+            f"{field}: raw events before {floor.isoformat()} are kept no longer, {time.isoformat()} was asked for; list"
+            " from then on, or ask for totals (QueryUsage) and sealed totals, which stay",
+            metadata={"kept_from": floor.isoformat()},
+        )
+
+
 class MeterExists(AlreadyExists):
     """The meter's id is taken by another definition."""
 

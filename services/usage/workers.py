@@ -11,15 +11,17 @@ from services.kit.periodic import Periodic
 from services.usage.clients import Alerts
 from services.usage.store.quarantine import Filter
 from services.usage.usecases.quarantine import Quarantine
+from services.usage.usecases.retention import Retention
 from services.usage.usecases.signals import RAISE_SIGNAL
 from services.usage.usecases.upkeep import Upkeep
 
 REPLAY: Final = "replay_quarantined_events"
 UPKEEP: Final = "usage_upkeep"
+RETENTION: Final = "usage_retention"
 _UPKEEP_EVERY: Final = timedelta(hours=1)
 
 
-def register(jobs: Jobs, alerts: Alerts, quarantine: Quarantine, upkeep: Upkeep) -> None:
+def register(jobs: Jobs, alerts: Alerts, quarantine: Quarantine, upkeep: Upkeep, retention: Retention) -> None:
     """Name what runs each job."""
 
     def raise_signal(job: Job) -> None:
@@ -32,9 +34,13 @@ def register(jobs: Jobs, alerts: Alerts, quarantine: Quarantine, upkeep: Upkeep)
     def keep_up(_job: Job) -> None:
         upkeep.run()
 
+    def let_go(_job: Job) -> None:
+        retention.run()
+
     jobs.register(RAISE_SIGNAL, raise_signal, max_attempts=PATIENT)
     jobs.register(REPLAY, replay, time_limit=timedelta(minutes=10))
     jobs.register(UPKEEP, keep_up)
+    jobs.register(RETENTION, let_go, time_limit=timedelta(hours=1))
 
 
 def periodic(replay_every: timedelta) -> list[Periodic]:
@@ -42,4 +48,5 @@ def periodic(replay_every: timedelta) -> list[Periodic]:
     return [
         Periodic(name=REPLAY, every=replay_every, job=REPLAY),
         Periodic(name=UPKEEP, every=_UPKEEP_EVERY, job=UPKEEP),
+        Periodic(name=RETENTION, every=_UPKEEP_EVERY, job=RETENTION),
     ]

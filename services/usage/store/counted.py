@@ -14,6 +14,8 @@ COUNTED: Final = """
                 WHERE removed.customer = {event}.customer AND removed.digest = {event}.digest
                     AND (removed.generation, removed.tx) < ({generation}, {upto}))
 """
+# Raw events before it may be gone: nothing that happened earlier is counted from them. An expression of its own.
+KEPT_FROM: Final = "(SELECT coalesce(max(time), '-infinity') FROM floors WHERE name = 'raw')"
 # The same for a reader of whatever has committed.
 COUNTED_NOW: Final = """
     NOT EXISTS (SELECT FROM corrections AS removed

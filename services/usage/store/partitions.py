@@ -1,11 +1,12 @@
 """Month partitions of events. What lies in no month that has one goes to the default partition and stays there."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
 
-# Attaching waits for running transactions; ingest would wait behind it, so it does not wait long.
+# Attaching and detaching wait for running transactions; ingest would wait behind them, so they do not wait long.
 _LOCK: Final = "SET LOCAL lock_timeout = '1s'"
 _MISSING: Final = sa.text(
     """
@@ -18,6 +19,44 @@ _MISSING: Final = sa.text(
     ORDER BY month
     """
 )
+_ATTACHED: Final = sa.text(
+    """
+    SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+    WHERE i.inhparent = CAST('events' AS regclass) AND c.relname ~ '^events_[0-9]{6}$' ORDER BY 1
+    """
+)
+# A customer's usage is settled where sealed totals have it. Whoever has no plan is billed up to the end of the last
+# billing period, and never for what is behind it.
+_UNSETTLED: Final = sa.text(
+    """
+    SELECT c.id, first.time
+    FROM customers AS c
+    CROSS JOIN LATERAL (
+        SELECT coalesce(least(max(s.end_time) FILTER (WHERE s.sealed_at IS NOT NULL),
+                              min(s.from_time) FILTER (WHERE s.sealed_at IS NULL)), '-infinity') AS upto
+        FROM seals AS s WHERE s.customer = c.number
+    ) AS sealed
+    CROSS JOIN LATERAL (
+        SELECT least(CAST(:before AS timestamptz),
+                     CASE WHEN c.has_plan THEN 'infinity' ELSE coalesce(max(p.end_time), '-infinity') END) AS upto
+        FROM periods AS p WHERE p.customer = c.number
+    ) AS billed
+    CROSS JOIN LATERAL (
+        SELECT e.time FROM events AS e
+        WHERE e.customer = c.number AND e.time >= sealed.upto AND e.time < billed.upto ORDER BY e.time LIMIT 1
+    ) AS first
+    WHERE sealed.upto < billed.upto
+    ORDER BY first.time LIMIT 1
+    """
+)
+
+
+@dataclass(frozen=True)
+class Unsettled:
+    """The oldest event that is still to be sealed."""
+
+    customer_id: str
+    time: datetime
 
 
 def missing(conn: sa.Connection, first: datetime, last: datetime) -> list[tuple[str, datetime, datetime]]:
@@ -32,6 +71,37 @@ def create(conn: sa.Connection, name: str, start: datetime, end: datetime) -> No
     conn.exec_driver_sql(_LOCK)
     conn.exec_driver_sql(f"CREATE TABLE {name} (LIKE events INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
     conn.exec_driver_sql(f"ALTER TABLE events ATTACH PARTITION {name} {bounds}")
+
+
+def unsettled(conn: sa.Connection, before: datetime) -> Unsettled | None:
+    """Return the oldest event before an instant that an invoice is still to be made of; None if there is none."""
+    row = conn.execute(_UNSETTLED, {"before": before}).one_or_none()
+    return None if row is None else Unsettled(row.id, row.time)
+
+
+def below(conn: sa.Connection, floor: datetime) -> list[str]:
+    """Return the names of the attached months that end at or before the start of another month, the oldest first."""
+    first = f"events_{floor:%Y%m}"
+    return [name for name in conn.execute(_ATTACHED).scalars() if name < first]
+
+
+def detach(conn: sa.Connection, name: str, *, archive: bool) -> None:
+    """Take a month's events away, beside running ingest: dropped, or kept as a table of their own.
+
+    Not CONCURRENTLY: PostgreSQL refuses that beside a default partition.
+    """
+    conn.exec_driver_sql(_LOCK)
+    conn.exec_driver_sql(f"ALTER TABLE events DETACH PARTITION {name}")
+    if archive:
+        conn.exec_driver_sql(f"ALTER TABLE {name} RENAME TO {name.replace('events_', 'events_archive_')}")
+    else:
+        conn.exec_driver_sql(f"DROP TABLE {name}")
+
+
+def has_default(conn: sa.Connection, before: datetime) -> bool:
+    """Say whether the default partition has events before an instant."""
+    asked = sa.text("SELECT EXISTS (SELECT FROM events_default WHERE time < :before)")
+    return bool(conn.execute(asked, {"before": before}).scalar_one())
 
 
 def _next(month: datetime) -> datetime:

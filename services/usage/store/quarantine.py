@@ -127,7 +127,21 @@ def release(conn: sa.Connection, keys: Sequence[Key]) -> None:
 
 def refuse(conn: sa.Connection, keys: Sequence[Key], refusal: str) -> None:
     """Mark events that will never go in; they are kept for people to look at."""
-    conn.execute(sa.update(quarantine).where(_is_one_of(keys)).values(refusal=refusal))
+    conn.execute(sa.update(quarantine).where(_is_one_of(keys)).values(refusal=refusal, refused_at=sa.func.now()))
+
+
+def refuse_older(conn: sa.Connection, before: datetime, refusal: str, limit: int) -> int:
+    """Mark held events of a time before `before`, at most so many; return how many there were."""
+    older = sa.select(*quarantine.primary_key.columns).where(quarantine.c.refusal.is_(None), quarantine.c.time < before)
+    some = sa.tuple_(*quarantine.primary_key.columns).in_(older.limit(limit))
+    values = {"refusal": refusal, "refused_at": sa.func.now()}
+    return conn.execute(sa.update(quarantine).where(quarantine.c.refusal.is_(None), some).values(values)).rowcount
+
+
+def delete_refused(conn: sa.Connection, before: datetime, limit: int) -> int:
+    """Delete events that were refused before an instant, at most so many; return how many there were."""
+    old = sa.select(*quarantine.primary_key.columns).where(quarantine.c.refused_at < before).limit(limit)
+    return conn.execute(sa.delete(quarantine).where(sa.tuple_(*quarantine.primary_key.columns).in_(old))).rowcount
 
 
 def _is_one_of(keys: Sequence[Key]) -> ColumnElement[bool]:

@@ -4,6 +4,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from services.usage.store.counted import KEPT_FROM
 from services.usage.store.customers import PERIOD_START
 from services.usage.store.rollup import Turn
 
@@ -19,7 +20,7 @@ _CUT_QUARTERS: Final = sa.text(
     f"""
     WITH quarters AS MATERIALIZED (
         SELECT DISTINCT customer, quarter FROM edges AS g
-        WHERE {_IN_TURN} AND NOT EXISTS (
+        WHERE {_IN_TURN} AND g.quarter >= {KEPT_FROM} AND NOT EXISTS (
             SELECT FROM seals AS s WHERE s.customer = g.customer AND s.sealed_at IS NOT NULL
                 AND s.end_time >= g.quarter + interval '15 minutes')
     ), recounted AS MATERIALIZED (

@@ -1,13 +1,14 @@
 """Showing stored events."""
 
+from datetime import datetime
 from uuid import UUID
 
 from services.kit import paging
 from services.kit.db import Database
 from services.usage.domain.event import identity_digest
 from services.usage.domain.instant import from_us, to_us
-from services.usage.errors import CustomerNotFound, EventNotFound
-from services.usage.store import customers, events
+from services.usage.errors import CustomerNotFound, EventNotFound, RawEventsGone
+from services.usage.store import customers, events, places
 from services.usage.store.events import Filter, Key, StoredEvent
 
 
@@ -39,6 +40,7 @@ class Events:
 
         Raises:
             CustomerNotFound: there is no such customer.
+            RawEventsGone: the range begins or ends before the oldest raw events that are kept.
             InvalidArgument: a bad page size or token.
         """
         filters = {
@@ -55,6 +57,7 @@ class Events:
             number = customers.number(conn, customer_id)
             if number is None:
                 raise CustomerNotFound(customer_id)
+            _check_kept(chosen, places.floor(conn, places.RAW))
             found = events.page(conn, number, chosen, behind, size + 1)
         shown = found[:size]
         token = ""
@@ -62,3 +65,13 @@ class Events:
             last = shown[-1][0]
             token = paging.encode_token([str(to_us(last.time)), str(last.digest)], filters)
         return [event for _, event in shown], token
+
+
+def _check_kept(chosen: Filter, floor: datetime | None) -> None:
+    """See that what is asked for by time was not taken away: a list without it would look complete."""
+    if floor is None:
+        return
+    if chosen.start is not None and chosen.start < floor:
+        raise RawEventsGone("start_time", chosen.start, floor)
+    if chosen.end is not None and chosen.end <= floor:
+        raise RawEventsGone("end_time", chosen.end, floor)

@@ -8,6 +8,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from services.kit.db import Database, is_unavailable
+from services.usage.domain.instant import EARLIEST
 from services.usage.store import customers, partitions, places
 
 _AHEAD: Final = timedelta(days=62)
@@ -38,13 +39,15 @@ class Upkeep:
         now = self._clock()
         self.make_partitions(now)
         with self._database.transaction() as conn:
-            places.raise_floor(conn, now - self._accepted)
+            places.raise_floor(conn, places.ACCEPTED_FROM, now - self._accepted)
             customers.purge_changes(conn, now - _CHANGES_KEPT)
 
     def make_partitions(self, now: datetime) -> None:
         """Make the partitions of the months around `now`. One that others are in the way of is made the next time."""
         with self._database.transaction() as conn:
-            wanted = partitions.missing(conn, now - _BACK, now + _AHEAD)
+            # Months that have gone do not come back.
+            first = max(now - _BACK, places.floor(conn, places.RAW) or EARLIEST)
+            wanted = partitions.missing(conn, first, now + _AHEAD)
         for name, start, end in wanted:
             try:
                 with self._database.transaction() as conn:
