@@ -21,6 +21,9 @@ _HOLDERS: Final = sa.text(
     FROM pg_stat_activity
     WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() AND xact_start < clock_timestamp() - :age
     GROUP BY datname, application_name
+    UNION ALL
+    SELECT database, format('prepared transaction %L', gid), extract(epoch FROM clock_timestamp() - prepared)
+    FROM pg_prepared_xacts WHERE prepared < clock_timestamp() - :age
     """
 )
 _OLDEST_SNAPSHOT: Final = sa.text(
@@ -37,7 +40,7 @@ def terminate(conn: sa.Connection, age: timedelta) -> list[str]:
 
 
 def holders(conn: sa.Connection, age: timedelta) -> list[Holder]:
-    """Return whose transactions are older, by database and application."""
+    """Return whose transactions are older, by database and application; prepared ones by their names."""
     found = conn.execute(_HOLDERS, {"age": age})
     return [Holder(row.datname or "", row.application_name or "", float(row.seconds)) for row in found]
 
