@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 class SlowLink:
     """Listens on a port of its own and passes everything on to the host and port of a URL."""
 
-    def __init__(self, url: str, *, longest_pause: float) -> None:
+    def __init__(self, url: str, *, longest_pause: float, shortest_pause: float = 0) -> None:
         parts = urlsplit(url)
         self._target = (parts.hostname or "", parts.port or 0)
-        self._longest = longest_pause
+        self.pauses = (shortest_pause, longest_pause)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets = [self._listener]
         port = self._listener.getsockname()[1]
@@ -34,13 +34,13 @@ class SlowLink:
                 near, _ = self._listener.accept()
                 far = socket.create_connection(self._target)
                 self._sockets += [near, far]
-                threading.Thread(target=self._pass_on, args=(near, far, self._longest), daemon=True).start()
-                threading.Thread(target=self._pass_on, args=(far, near, 0), daemon=True).start()
+                threading.Thread(target=self._pass_on, args=(near, far), daemon=True).start()
+                threading.Thread(target=self._pass_on, args=(far, near, False), daemon=True).start()
 
-    def _pass_on(self, source: socket.socket, target: socket.socket, longest: float) -> None:
+    def _pass_on(self, source: socket.socket, target: socket.socket, is_slow: bool = True) -> None:  # noqa: FBT001, FBT002 - a thread's argument
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 20):
-                if longest:
-                    time.sleep(random.uniform(0, longest))
+                if is_slow:
+                    time.sleep(random.uniform(*self.pauses))
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)

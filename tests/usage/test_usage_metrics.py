@@ -6,7 +6,17 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric, NumberDataPoint
 
 from services.usage.domain.verdict import Outcome
-from services.usage.metrics import Holder, IngestMetrics, LimitMetrics, RollupMetrics, RollupState, Share
+from services.usage.metrics import (
+    Holder,
+    IngestMetrics,
+    LimitGauges,
+    LimitMetrics,
+    LimitState,
+    RollupMetrics,
+    RollupState,
+    Server,
+    Share,
+)
 
 
 @pytest.fixture
@@ -81,10 +91,36 @@ def test_state_is_reported_by_the_process_that_rolls_up_alone(meter: Meter, read
 
 
 def test_limit_checks_are_counted_by_where_the_answer_came_from(meter: Meter, reader: InMemoryMetricReader) -> None:
-    metrics = LimitMetrics(meter)
+    metrics = LimitMetrics(meter, most_customers=1)
     metrics.answered("database")
-    metrics.exceeded("cus_1", "requests")
+    for customer in ("cus_1", "cus_2", "cus_1", "cus_3"):
+        metrics.exceeded(customer, "requests")
     found = read(reader)
 
     assert values(found["billing.limit.checks"]) == {("live",): 0, ("database",): 1}
-    assert values(found["billing.limit.exceeded"]) == {("cus_1", "requests"): 1}
+    assert values(found["billing.limit.exceeded"]) == {("cus_1", "requests"): 2, ("other", "requests"): 2}
+
+
+def test_gauges_of_limits_are_reported_by_the_process_that_reads_them_alone(
+    meter: Meter, reader: InMemoryMetricReader
+) -> None:
+    state = LimitState()
+    LimitGauges(meter, state)
+    names = {
+        "billing.tenant.using_defaults",
+        "billing.redis.memory",
+        "billing.redis.usage_keys_total",
+        "billing.redis.connections_active",
+    }
+    assert not names & set(read(reader))
+
+    state.without_plan = [("cus_1", True), ("cus_2", False)]
+    state.server = Server(memory=2_000_000, connections=7, usage_keys=41)
+    found = read(reader)
+
+    assert values(found["billing.tenant.using_defaults"]) == {("cus_1",): 1, ("cus_2",): 0}
+    assert values(found["billing.redis.memory"]) == {(): 2_000_000}
+    assert values(found["billing.redis.usage_keys_total"]) == {(): 41}
+    assert values(found["billing.redis.connections_active"]) == {(): 7}
+    # Prometheus makes billing_redis_memory_bytes of it, and appends nothing to the others.
+    assert [found[name].unit for name in sorted(names)] == ["", "By", "", ""]

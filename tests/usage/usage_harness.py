@@ -222,6 +222,47 @@ class Client:
             limits_pb.CheckLimitRequest(customer_id=customer, meter=meter, quantity=decimal_pb2.Decimal(value=quantity))
         )
 
+    def reserve(
+        self, customer: str, meter: str, quantity: str, *, seconds: int = 0, request_id: str | None = None
+    ) -> limits_pb.Reservation:
+        reservation = limits_pb.Reservation(meter=meter, quantity=decimal_pb2.Decimal(value=quantity))
+        if seconds:
+            reservation.ttl.seconds = seconds
+        return self.limits.ReserveQuota(
+            limits_pb.ReserveQuotaRequest(
+                customer_id=customer, reservation=reservation, request_id=request_id or f"reserve-{next(_numbers)}"
+            )
+        )
+
+    def commit(
+        self,
+        reservation: limits_pb.Reservation,
+        event_id: str,
+        *,
+        quantity: str = "",
+        request_id: str | None = None,
+    ) -> limits_pb.Reservation:
+        """Commit with an event of the tests' source."""
+        return self.limits.CommitReservation(
+            limits_pb.CommitReservationRequest(
+                customer_id=reservation.customer_id,
+                reservation_id=reservation.id,
+                event_source=SOURCE,
+                event_id=event_id,
+                quantity=decimal_pb2.Decimal(value=quantity) if quantity else None,
+                request_id=request_id or f"commit-{next(_numbers)}",
+            )
+        )
+
+    def release(self, reservation: limits_pb.Reservation, *, request_id: str | None = None) -> limits_pb.Reservation:
+        return self.limits.ReleaseReservation(
+            limits_pb.ReleaseReservationRequest(
+                customer_id=reservation.customer_id,
+                reservation_id=reservation.id,
+                request_id=request_id or f"release-{next(_numbers)}",
+            )
+        )
+
     def until_used(
         self, customer: str, meter: str, used: str, *, answered_from: limits_pb.AnsweredFrom.ValueType
     ) -> limits_pb.CheckLimitResponse:

@@ -108,6 +108,13 @@ class Keeper:
         except CountersAway:
             self._state.server = None
 
+    def purge(self) -> None:
+        """Remove reservations that ended long ago."""
+        removed = _MOST
+        while removed == _MOST:
+            with self._database.transaction() as conn:
+                removed = reservations.purge(conn, self._kept, _MOST)
+
     def _round(self) -> None:
         if self._is_new:
             self._defaults.put_in_force()
@@ -119,13 +126,7 @@ class Keeper:
             self.measure()
         if now - self._purged >= _PURGE_SECONDS:
             self._purged = now
-            self._purge()
-
-    def _purge(self) -> None:
-        removed = _MOST
-        while removed == _MOST:
-            with self._database.transaction() as conn:
-                removed = reservations.purge(conn, self._kept, _MOST)
+            self.purge()
 
     def _holds_lease(self) -> bool:
         now = time.monotonic()

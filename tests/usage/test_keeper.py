@@ -1,0 +1,113 @@
+"""What goes on for limits beside the calls: gauges, the sweep, and who does it."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import psycopg
+import pytest
+from opentelemetry.metrics import get_meter
+from usage_harness import Client
+
+from services.kit.db import Database
+from services.usage.counters import Counters
+from services.usage.metrics import LimitState, RedisMetrics
+from services.usage.settings import Settings
+from services.usage.usecases.defaults import DefaultLimits
+from services.usage.usecases.keeper import Keeper
+from services.usage.usecases.notifier import Notifier
+
+pytestmark = pytest.mark.usefixtures("meters")
+
+
+@pytest.fixture
+def database(migrated: Settings) -> Iterator[Database]:
+    database = Database(migrated.database_url, schema=migrated.database_schema, service="usage", role="worker")
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def state() -> LimitState:
+    return LimitState()
+
+
+@pytest.fixture
+def keeper_on(migrated: Settings, database: Database, state: LimitState) -> Iterator[Callable[[str], Keeper]]:
+    """Make a keeper that does nothing by itself, on a Redis."""
+    opened: list[Counters] = []
+
+    def make(redis_url: str) -> Keeper:
+        counters = Counters(redis_url, RedisMetrics(get_meter("tests")), timeout=timedelta(seconds=2))
+        opened.append(counters)
+        defaults = DefaultLimits(database, Notifier(database), migrated.default_limits)
+        return Keeper(database, counters, defaults, state, most_customers=3, kept=timedelta(days=30))
+
+    yield make
+    for counters in opened:
+        counters.close()
+
+
+@pytest.fixture
+def keeper(keeper_on: Callable[[str], Keeper], migrated: Settings) -> Keeper:
+    return keeper_on(migrated.redis_url)
+
+
+def test_customers_without_a_plan_come_first_where_not_all_have_a_gauge(
+    client: Client, keeper: Keeper, state: LimitState, sql: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    sql.execute("UPDATE customers SET has_plan = true")
+    customers = [client.put_customer(has_plan=number % 2 == 0) for number in range(4)]
+
+    keeper.measure()
+
+    # Of four customers the second and the fourth have no plan; three have a gauge.
+    assert len(state.without_plan) == 3
+    assert [name for name, is_without in state.without_plan if is_without] == sorted([customers[1], customers[3]])
+
+
+def test_redis_is_looked_at_and_nothing_is_reported_when_it_is_away(
+    keeper_on: Callable[[str], Keeper], migrated: Settings, state: LimitState
+) -> None:
+    keeper_on(migrated.redis_url).measure()
+    assert state.server is not None
+    assert state.server.memory > 100_000
+    assert state.server.connections >= 1
+
+    keeper_on("redis://127.0.0.1:1/0").measure()
+    assert state.server is None
+
+
+def test_reservations_that_ended_long_ago_are_removed(
+    client: Client, keeper: Keeper, sql: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    customer = client.put_customer()
+    old, lately, held = (client.reserve(customer, "requests", "1") for _ in range(3))
+    client.release(old)
+    client.release(lately)
+    # All that matters is the time of its end, and that it has ended.
+    sql.execute("UPDATE reservations SET ended_at = now() - interval '31 days' WHERE id = %s", [old.id])
+
+    keeper.purge()
+
+    left = sql.execute("SELECT id FROM reservations WHERE id = ANY(%s)", [[old.id, lately.id, held.id]]).fetchall()
+    assert sorted(left) == sorted([(lately.id,), (held.id,)])
+
+
+def test_a_sweep_waits_for_redis_and_then_tells_it_all(
+    client: Client,
+    keeper_on: Callable[[str], Keeper],
+    migrated: Settings,
+    sql: psycopg.Connection[tuple[object, ...]],
+) -> None:
+    customer = client.put_customer()
+    client.reserve(customer, "requests", "3")
+    waiting = (
+        "SELECT count(*) FROM quotas AS q JOIN customers AS c ON c.number = q.customer"
+        " WHERE c.id = %s AND q.version <> q.published"
+    )
+
+    keeper_on("redis://127.0.0.1:1/0").sweep()
+    assert sql.execute(waiting, [customer]).fetchone() == (1,)
+
+    keeper_on(migrated.redis_url).sweep()
+    assert sql.execute(waiting, [customer]).fetchone() == (0,)
