@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from gateway import comments, contract, docs, openapi, problem
 from gateway.backends import Backends
+from gateway.cloudevents.endpoint import CloudEvents
 from gateway.dashboard import Dashboard
 from gateway.errors import Refusal
 from gateway.guard import Guarded
@@ -80,6 +81,7 @@ def _pages(served: contract.Contract, settings: Settings) -> list[Route]:
         Route("/health/live", health.live),
         Route("/openapi.json", openapi_document),
         Route("/docs", docs_page),
+        Route("/v1/events", CloudEvents(served).ingest, methods=["POST"]),
         Route("/billing", dashboard.overview),
         Route("/billing/invoices/{invoice_id}/lines/{line_id}", dashboard.explanation),
     ]
@@ -89,10 +91,11 @@ def _refused(request: Request, error: Exception) -> Response:
     """Answer what the router refuses: a page that is asked with a method that it does not have."""
     if not isinstance(error, HTTPException):
         raise error
+    allowed = ", ".join(sorted((error.headers or {})["Allow"].split(", ")))
     refusal = Refusal(
         HTTPStatus(error.status_code),
         "METHOD_NOT_ALLOWED",
-        f"{request.method} is not allowed here; use GET",
-        headers={"allow": "GET, HEAD"},
+        f"{request.method} is not allowed here; use {allowed}",
+        headers={"allow": allowed},
     )
     return problem.from_refusal(refusal).response(request.scope["path"])

@@ -101,7 +101,11 @@ class _View:
             yield Section(tag["x-service"], tag["name"], tag["description"], operations)
 
     def _operation(self, verb: str, path: str, operation: Mapping[str, Any]) -> Operation:
-        body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+        content = operation.get("requestBody", {}).get("content", {})
+        # The type that the contract has a schema for; CloudEvents may come as others too.
+        body_type, body = next(
+            ((media, each["schema"]) for media, each in content.items() if "$ref" in each["schema"]), ("", None)
+        )
         answer = operation["responses"]["200"]["content"].get("application/json", {}).get("schema")
         example = self._examples.answer(answer) if answer else None
         return Operation(
@@ -119,7 +123,8 @@ class _View:
                 path,
                 operation["parameters"],
                 body,
-                is_file="text/csv" in operation.get("requestBody", {}).get("content", {}),
+                body_type=body_type,
+                is_file="text/csv" in content,
             ),
             answer_example=json.dumps(example, indent=2, ensure_ascii=False) if answer else "",
         )
@@ -131,6 +136,7 @@ class _View:
         parameters: list[Mapping[str, Any]],
         body: Mapping[str, Any] | None,
         *,
+        body_type: str,
         is_file: bool,
     ) -> str:
         query = {}
@@ -151,7 +157,7 @@ class _View:
         lines += [f"  -H {shlex.quote(header)}" for header in headers]
         if body:
             text = json.dumps(self._examples.request(body), indent=2, ensure_ascii=False).replace("\n", "\n  ")
-            lines += ["  -H 'Content-Type: application/json'", f"  -d {shlex.quote(text)}"]
+            lines += [f"  -H 'Content-Type: {body_type}'", f"  -d {shlex.quote(text)}"]
         if is_file:
             lines += ["  -H 'Content-Type: text/csv'", "  --data-binary @calls.csv"]
         return " \\\n".join(lines)
@@ -206,5 +212,6 @@ def _type(schema: Mapping[str, Any]) -> str:
         return f"list of {_type(schema['items'])}"
     if "$ref" in schema:
         return _target(schema)
-    plain = str(schema.get("type", ""))
+    named = schema.get("type", "")
+    plain = " or ".join(named) if isinstance(named, list) else str(named)
     return {"date-time": "time", "int64": "int64 string"}.get(schema.get("format", ""), plain)

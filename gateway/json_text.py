@@ -1,6 +1,7 @@
 """JSON text to Python values, stricter than the standard library: UTF-8, no duplicate keys, no NaN."""
 
 import json
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from services.kit.errors import InvalidArgument
@@ -14,8 +15,12 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
-def parse(body: bytes) -> Any:
+def parse(body: bytes, *, number: Callable[[str], Any] | None = None) -> Any:
     """Parse a body.
+
+    Args:
+        body: JSON in UTF-8.
+        number: makes the value of a number from the text that was sent; int and float do when None.
 
     Raises:
         InvalidArgument: not JSON, not UTF-8, a key given twice, NaN or Infinity, nested too deep.
@@ -28,7 +33,9 @@ def parse(body: bytes) -> Any:
             reason="INVALID_UTF8",
         ) from None
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        return json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=number, parse_float=number
+        )
     except json.JSONDecodeError as error:
         raise InvalidArgument(
             f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}", reason="INVALID_JSON"

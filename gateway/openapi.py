@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+from gateway.cloudevents import description as cloudevents
+from gateway.cloudevents.endpoint import PATH as CLOUDEVENTS_PATH
 from gateway.contract import Binding, Contract
 from gateway.descriptors import is_required
 from gateway.problem import HTTP_STATUSES
@@ -86,6 +88,9 @@ def build(contract: Contract, comments: Mapping[str, str], version: str) -> dict
             "description": comments.get(service.full_name, ""),
             "x-service": binding.method.service,
         }
+    results = contract.methods["meterscope.usage.v1.EventService.IngestEvents"].descriptor.output_type
+    paths[CLOUDEVENTS_PATH] = {"post": cloudevents.operation(writer.schemas.message(results))}
+    schemas = writer.schemas.components | cloudevents.schemas() | {"Problem": _PROBLEM}
     problem = {"$ref": "#/components/schemas/Problem"}
     return {
         "openapi": "3.1.0",
@@ -99,7 +104,7 @@ def build(contract: Contract, comments: Mapping[str, str], version: str) -> dict
         "tags": list(tags.values()),
         "paths": paths,
         "components": {
-            "schemas": dict(sorted((writer.schemas.components | {"Problem": _PROBLEM}).items())),
+            "schemas": dict(sorted(schemas.items())),
             "responses": {
                 "Problem": {
                     "description": "What was wrong.",

@@ -13,10 +13,22 @@ _MIB: Final = 1024 * 1024
 
 
 async def read_body(request: Request) -> bytes:
-    """Return the body, empty if there is none.
+    """Return a body of JSON, empty if there is none.
 
     Raises:
         Refusal: 413 above 32 MiB, 415 for anything but JSON in UTF-8.
+    """
+    body = await read_any_body(request)
+    if body:
+        _check_type(request)
+    return body
+
+
+async def read_any_body(request: Request) -> bytes:
+    """Return a body of any type, empty if there is none.
+
+    Raises:
+        Refusal: 413 above 32 MiB.
     """
     if int(request.headers.get("content-length", "0")) > MAX_BODY_BYTES:
         await drain(request)
@@ -30,8 +42,6 @@ async def read_body(request: Request) -> bytes:
             await drain(request)
             raise _too_large()
         parts.append(part)
-    if size:
-        _check_type(request)
     return b"".join(parts)
 
 
@@ -49,7 +59,7 @@ def check_stream(request: Request) -> None:
             f"the Content-Type is {request.headers.get('content-type', '')[:128]!r}; send text/csv",
             headers={"accept": "text/csv"},
         )
-    _check_encoding(request, "CSV")
+    check_encoding(request, "CSV")
 
 
 async def drain(request: Request) -> None:
@@ -83,10 +93,15 @@ def _check_type(request: Request) -> None:
             f"the Content-Type is {request.headers.get('content-type', '')[:128]!r}; send application/json in UTF-8",
             headers={"accept": "application/json"},
         )
-    _check_encoding(request, "JSON")
+    check_encoding(request, "JSON")
 
 
-def _check_encoding(request: Request, what: str) -> None:
+def check_encoding(request: Request, what: str) -> None:
+    """Check that a body is sent plain.
+
+    Raises:
+        Refusal: 415 for a compressed one.
+    """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise Refusal(
