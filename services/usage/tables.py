@@ -290,7 +290,6 @@ quarantine: Final = sa.Table(
     # Why a replay refused it for good; it is kept for people to look at.
     sa.Column("refusal", sa.Text),
     sa.Column("refused_at", _TIME),
-    sa.Column("refused_at", _TIME),
     sa.Index("quarantine_held", "received", "digest", "content", postgresql_where=_held),
     sa.Index("quarantine_by_key", "customer_key", postgresql_where=_held),
     sa.Index("quarantine_by_customer", "customer_id", postgresql_where=_held),
@@ -382,17 +381,6 @@ generations: Final = sa.Table(
     # Of the cluster whose transaction ids it counts by (pg_control_system).
     sa.Column("system_identifier", sa.BigInteger, nullable=False),
     sa.Column("raised_at", _TIME, nullable=False, server_default=sa.text("now()")),
-)
-
-# Quarters of an hour (UTC) whose bucket totals are not what a recount of the raw events gives; each raised one signal.
-drifts: Final = sa.Table(
-    "drifts",
-    metadata,
-    sa.Column("customer", sa.BigInteger, primary_key=True),
-    sa.Column("quarter", _TIME, primary_key=True),
-    # Each differing total as it is stored and as it was counted.
-    sa.Column("differences", JSONB, nullable=False),
-    sa.Column("found_at", _TIME, nullable=False),
 )
 
 # Quarters of an hour (UTC) whose bucket totals are not what a recount of the raw events gives; each raised one signal.
