@@ -174,7 +174,7 @@ def no_forced_id(monkeypatch: pytest.MonkeyPatch) -> None:
     def writer(conn: sa.Connection) -> int:
         return places.behind_all(conn)
 
-    monkeypatch.setattr(corrections, "places", SimpleNamespace(writer=writer))
+    monkeypatch.setattr(corrections, "places", SimpleNamespace(writer=writer, floor=places.floor, RAW=places.RAW))
 
 
 def faults(client: Client, slow_client: Client, seed: int) -> list[str]:

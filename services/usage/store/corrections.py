@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from services.usage.domain.correction import Correction, Kind, Reference
 from services.usage.domain.event import Event
-from services.usage.tables import Xid8, corrections, event_keys, events, floors, generations, seals
+from services.usage.tables import Xid8, corrections, event_keys, events, generations, seals
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,6 @@ def seal_over(conn: sa.Connection, customer: int, time: datetime) -> int:
         seals.c.customer == customer, seals.c.from_time <= time, seals.c.end_time > time
     )
     return conn.execute(query).scalar_one_or_none() or 0
-
-
-def raw_floor(conn: sa.Connection) -> datetime | None:
-    """Return the oldest time of raw events that are kept, None while all are."""
-    return conn.execute(sa.select(floors.c.time).where(floors.c.name == "raw")).scalar_one_or_none()
 
 
 def insert_once(

@@ -12,8 +12,10 @@ import sqlalchemy as sa
 
 from services.kit.money import plain
 from services.usage.domain.correction import Correction, EventState, Kind, Reference
-from services.usage.store import corrections as made
-from services.usage.tables import corrections, customers, event_keys, events
+from services.usage.domain.instant import EARLIEST
+from services.usage.store.corrections import correction
+from services.usage.store.places import RAW
+from services.usage.tables import corrections, customers, event_keys, events, floors
 
 
 @dataclass(frozen=True)
@@ -70,20 +72,17 @@ def page(
     conn: sa.Connection, customer: int, chosen: Filter, behind: Key | None, limit: int
 ) -> list[tuple[Key, StoredEvent]]:
     """Return a customer's events in the order of their time."""
-    corrected = chosen.state in {EventState.AMENDED, EventState.CANCELLED}
-    # Corrections are few: those of a state are found among them, and not among all events.
-    table = corrections if corrected else events
-    place = (table.c.time, table.c.digest)
-    query = sa.select(events).where(table.c.customer == customer, *_where(chosen, table.c.time))
-    if corrected:
-        kind = Kind.AMEND if chosen.state is EventState.AMENDED else Kind.CANCEL
-        query = query.join(corrections, _is_of(corrections.c, events.c)).where(corrections.c.kind == kind)
-    elif chosen.state is EventState.ACTIVE:
-        query = query.where(~sa.exists().where(_is_of(corrections.c, events.c)))
-    if behind is not None:
-        # The first condition follows from the second; partitions are left out by it.
-        query = query.where(table.c.time >= behind.time, sa.tuple_(*place) > sa.tuple_(*behind))
-    rows = conn.execute(_shown(query.order_by(*place).limit(limit)))
+    if chosen.state in {EventState.AMENDED, EventState.CANCELLED}:
+        query = _corrected(customer, chosen, behind, limit)
+    else:
+        where = _where(chosen, events.c, events.c.type, behind)
+        query = sa.select(events).where(events.c.customer == customer, *where)
+        if chosen.state is EventState.ACTIVE:
+            # The offset keeps it a look at each event that is read, instead of a join of all.
+            removed = sa.select(corrections.c.kind).where(_is_of(corrections.c, events.c)).offset(0)
+            query = query.where(~sa.exists(removed))
+        query = query.order_by(events.c.time, events.c.digest).limit(limit)
+    rows = conn.execute(_shown(query))
     return [(Key(row.time, row.digest), _stored(row)) for row in rows]
 
 
@@ -95,16 +94,47 @@ def quantities(text: str | None) -> dict[str, str]:
     return {name: plain(number) for name, number in numbers.items()}
 
 
-def _where(chosen: Filter, time: sa.ColumnElement[datetime]) -> Sequence[sa.ColumnElement[bool]]:
+def _corrected(customer: int, chosen: Filter, behind: Key | None, limit: int) -> sa.Select[Any]:
+    """Find events of a state other than ACTIVE: among the corrections, which are few, and not among all events."""
+    found = corrections.c
+    kept_from = sa.select(floors.c.time).where(floors.c.name == RAW).scalar_subquery()
+    page = (
+        sa.select(found.customer, found.time, found.digest)
+        .where(
+            found.customer == customer,
+            found.kind == (Kind.AMEND if chosen.state is EventState.AMENDED else Kind.CANCEL),
+            # Of older ones the events are gone.
+            found.time >= sa.func.coalesce(kept_from, EARLIEST),
+            *_where(chosen, found, found.event_type, behind),
+        )
+        .order_by(found.time, found.digest)
+        .limit(limit)
+        .subquery("k")
+    )
+    # One by one: a join of both in the order of time reads events by the thousand.
+    event = sa.select(events).where(_is_of(page.c, events.c)).lateral("event")
+    return sa.select(event).select_from(page.join(event, sa.true()))
+
+
+def _where(
+    chosen: Filter,
+    columns: Any,
+    event_type: sa.ColumnElement[str],
+    behind: Key | None,
+) -> Sequence[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = []
     if chosen.start is not None:
-        conditions.append(time >= chosen.start)
+        conditions.append(columns.time >= chosen.start)
     if chosen.end is not None:
-        conditions.append(time < chosen.end)
+        conditions.append(columns.time < chosen.end)
     if chosen.type:
-        conditions.append(events.c.type == chosen.type)
+        conditions.append(event_type == chosen.type)
     if chosen.source:
-        conditions.append(events.c.source == chosen.source)
+        conditions.append(columns.source == chosen.source)
+    if behind is not None:
+        # The first follows from the second; partitions are left out by it.
+        place = sa.tuple_(columns.time, columns.digest) > sa.tuple_(*behind)
+        conditions += [columns.time >= behind.time, place]
     return conditions
 
 
@@ -117,8 +147,10 @@ def _is_of(correction: Any, event: Any) -> sa.ColumnElement[bool]:
 def _shown(found: sa.Select[Any]) -> sa.Select[Any]:
     """Return what is shown of the events that a query finds, in their order of time."""
     event = found.subquery("e")
-    of_it, by_it = corrections.alias("of_it"), corrections.alias("by_it")
-    superseded = sa.and_(by_it.c.customer == event.c.customer, by_it.c.superseding == event.c.digest)
+    # One look into an index for each event that is shown, and no join with all corrections: hence the limits.
+    made = sa.select(corrections).where(corrections.c.customer == event.c.customer).limit(1)
+    of_it = made.where(corrections.c.digest == event.c.digest).lateral("of_it")
+    by_it = made.where(corrections.c.superseding == event.c.digest).lateral("by_it")
     return (
         sa.select(
             event.c.id,
@@ -139,8 +171,8 @@ def _shown(found: sa.Select[Any]) -> sa.Select[Any]:
             by_it.c.source.label("corrected_source"),
         )
         .join(customers, customers.c.number == event.c.customer)
-        .outerjoin(of_it, sa.and_(of_it.c.customer == event.c.customer, of_it.c.digest == event.c.digest))
-        .outerjoin(by_it, superseded)
+        .outerjoin(of_it, sa.true())
+        .outerjoin(by_it, sa.true())
         .order_by(event.c.time, event.c.digest)
     )
 
@@ -156,6 +188,6 @@ def _stored(row: Any) -> StoredEvent:
         quantities=quantities(row.quantities),
         attributes=row.attributes or "",
         trace_id=row.trace_id.hex if row.trace_id else "",
-        correction=None if row.kind is None else made.correction(row),
+        correction=None if row.kind is None else correction(row),
         supersedes=None if row.corrected_id is None else Reference(row.corrected_source, row.corrected_id),
     )

@@ -258,7 +258,7 @@ class _Step:
         happened = corrections.key_time(conn, number, wanted.digest)
         if happened is None:
             raise EventNotFound(wanted.customer_id, *wanted.reference)
-        floor = corrections.raw_floor(conn)
+        floor = places.floor(conn, places.RAW)
         if floor is not None and happened < floor:
             raise TooOldToCorrect(*wanted.reference, happened, floor)
         target = corrections.target(conn, number, wanted.reference, wanted.digest, tx)
