@@ -104,9 +104,7 @@ def held_back(reader: InMemoryMetricReader) -> dict[tuple[str, str], float]:
 
 
 @pytest.mark.usefixtures("meters", "worker")
-def test_a_reader_that_keeps_its_snapshot_holds_nothing_back(
-    client: Client, migrated: Settings
-) -> None:
+def test_a_reader_that_keeps_its_snapshot_holds_nothing_back(client: Client, migrated: Settings) -> None:
     customer = client.put_customer()
     with psycopg.connect(migrated.database_url, application_name="report") as reader:
         reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
