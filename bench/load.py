@@ -21,11 +21,12 @@ INGEST = "/meterscope.usage.v1.EventService/IngestEvents"
 
 @dataclass(frozen=True)
 class Load:
-    """What one client process sends."""
+    """What one client process sends. What other methods than IngestEvents answer is not looked at."""
 
     address: str
     requests: list[bytes]
     callers: int
+    method: str = INGEST
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,9 @@ def _run(load: Load) -> Sent:
     pending = iter(load.requests)
     lock = threading.Lock()
     with grpc.insecure_channel(load.address) as channel:
-        call = channel.unary_unary(INGEST, response_deserializer=event_service_pb2.IngestEventsResponse.FromString)
+        is_ingest = load.method == INGEST
+        decode = event_service_pb2.IngestEventsResponse.FromString if is_ingest else None
+        call = channel.unary_unary(load.method, response_deserializer=decode)
         grpc.channel_ready_future(channel).result(10)
 
         def caller() -> None:
@@ -107,7 +110,8 @@ def _run(load: Load) -> Sent:
                 began = time.perf_counter()
                 response = call(request, timeout=60)
                 latencies.append(time.perf_counter() - began)
-                accepted.append(response.accepted)
+                if is_ingest:
+                    accepted.append(response.accepted)
 
         started = time.perf_counter()
         _together(caller, load.callers)

@@ -1,17 +1,23 @@
-"""A server that answers IngestEvents and does nothing, with the same settings and interceptors as the real one."""
+"""A server that answers IngestEvents and CheckLimit and does nothing, with the real one's settings and interceptors."""
 
 import os
+from datetime import UTC, datetime
 
 import grpc
 
-from meterscope.usage.v1 import event_service_pb2, event_service_pb2_grpc
+from meterscope.usage.v1 import (
+    event_service_pb2,
+    event_service_pb2_grpc,
+    limit_service_pb2,
+    limit_service_pb2_grpc,
+)
 from services.kit import telemetry
 from services.kit.config import KitSettings
 from services.kit.server import Server
 from services.kit.settings import read
 
 
-class Noop(event_service_pb2_grpc.EventServiceServicer):
+class Events(event_service_pb2_grpc.EventServiceServicer):
     """Accepts everything and keeps nothing."""
 
     def IngestEvents(  # noqa: N802 - generated
@@ -23,16 +29,43 @@ class Noop(event_service_pb2_grpc.EventServiceServicer):
         return event_service_pb2.IngestEventsResponse(accepted=len(request.events))
 
 
+class Limits(limit_service_pb2_grpc.LimitServiceServicer):
+    """Allows everything and looks nothing up."""
+
+    def __init__(self) -> None:
+        now = datetime.now(UTC)
+        self._answer = limit_service_pb2.CheckLimitResponse(
+            allowed=True,
+            used={"value": "1"},
+            limit={"value": "1000000000000"},
+            remaining={"value": "999999999999"},
+            reset_time=now,
+            kind=limit_service_pb2.LIMIT_KIND_SOFT,
+            answered_from=limit_service_pb2.ANSWERED_FROM_LIVE,
+            as_of=now,
+            meter="requests",
+            reserved={"value": "0"},
+        )
+
+    def CheckLimit(  # noqa: N802 - generated
+        self,
+        request: limit_service_pb2.CheckLimitRequest,  # noqa: ARG002 - generated
+        context: grpc.ServicerContext,  # noqa: ARG002 - generated
+    ) -> limit_service_pb2.CheckLimitResponse:
+        """Answer."""
+        return self._answer
+
+
 def main() -> None:
     """Serve until a signal."""
     settings = read(KitSettings, os.environ)
     telemetry.setup("noop", settings, role="server")
-    server = Server(
-        os.environ["NOOP_ADDRESS"],
-        lambda target: event_service_pb2_grpc.add_EventServiceServicer_to_server(Noop(), target),
-        service_names=[],
-        settings=settings,
-    )
+
+    def register(target: grpc.Server) -> None:
+        event_service_pb2_grpc.add_EventServiceServicer_to_server(Events(), target)
+        limit_service_pb2_grpc.add_LimitServiceServicer_to_server(Limits(), target)
+
+    server = Server(os.environ["NOOP_ADDRESS"], register, service_names=[], settings=settings)
     server.serve_until_signal()
 
 

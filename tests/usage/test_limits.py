@@ -8,14 +8,32 @@ import grpc
 import pytest
 import redis
 from eventually import eventually
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
 from usage_harness import Alerts, Client, caller_in, event, timestamp, utc
 
 from meterscope.usage.v1 import limit_service_pb2 as pb
+from services.kit.channel import open_channel
 from services.kit.embedded import EmbeddedValkey
+from services.usage.__main__ import build_server
+from services.usage.settings import Settings
 
-pytestmark = pytest.mark.usefixtures("meters", "worker")
+pytestmark = pytest.mark.usefixtures("metric_reader", "meters", "worker")
 
 LIVE, DATABASE = pb.ANSWERED_FROM_LIVE, pb.ANSWERED_FROM_DATABASE
+
+
+def count(reader: InMemoryMetricReader, name: str, **labels: str) -> float:
+    """What a counter says, or how often a histogram recorded something, under these labels."""
+    data = reader.get_metrics_data()
+    total = 0.0
+    for resource in data.resource_metrics if data else ():
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                for point in metric.data.data_points if metric.name == name else ():
+                    if labels.items() <= dict(point.attributes or {}).items():
+                        assert isinstance(point, (HistogramDataPoint, NumberDataPoint))
+                        total += point.count if isinstance(point, HistogramDataPoint) else point.value
+    return total
 
 
 @pytest.fixture
@@ -199,6 +217,128 @@ def test_usage_of_a_closed_period_raises_its_signal_too(client: Client, alerts: 
     client.ingest(*[event(customer, time=utc(2026, 5, 3)) for _ in range(2)])
 
     eventually(lambda: alerts.thresholds(customer) == [("requests", 100)])
+
+
+def test_many_limits_are_checked_at_once_and_one_error_fails_no_other(client: Client) -> None:
+    customer = client.put_customer(limits={"requests": "2"})
+    free = client.put_customer()
+    client.ingest(event(customer), event(free))
+    client.until_used(customer, "requests", "1", answered_from=LIVE)
+
+    def one(customer_id: str, meter: str, quantity: str) -> pb.CheckLimitRequest:
+        return pb.CheckLimitRequest(customer_id=customer_id, meter=meter, quantity={"value": quantity})
+
+    request = pb.BatchCheckLimitsRequest(
+        checks=[
+            one(customer, "requests", "1"),
+            one(customer, "requests", "2"),
+            one("cus_x", "requests", "1"),
+            one(customer, "nothing", "1"),
+            one(customer, "requests", "many"),
+            one("", "requests", "1"),
+            one(free, "requests", "1000"),
+        ]
+    )
+    results = client.limits.BatchCheckLimits(request).results
+
+    assert [each.index for each in results] == list(range(7))
+    assert [(each.reason, each.field) for each in results[2:6]] == [
+        ("CUSTOMER_NOT_FOUND", ""),
+        ("METER_NOT_FOUND", ""),
+        ("NOT_A_NUMBER", "checks[4].quantity"),
+        ("MISSING", "checks[5].customer_id"),
+    ]
+    assert all(each.message and not each.HasField("check") for each in results[2:6])
+    # 1 + 1 = 2 is within the limit, 1 + 2 = 3 is not.
+    assert [each.check.allowed for each in (results[0], results[1], results[6])] == [True, False, True]
+    assert {each.check.answered_from for each in (results[0], results[1], results[6])} == {LIVE}
+    assert results[6].check.kind == pb.LIMIT_KIND_NONE
+
+
+def test_a_thousand_limits_are_one_round_trip(client: Client, metric_reader: InMemoryMetricReader) -> None:
+    customer = client.put_customer(limits={"requests": "2"})
+    client.ingest(event(customer))
+    client.until_used(customer, "requests", "1", answered_from=LIVE)
+    trips = count(metric_reader, "billing.redis.operation.duration", operation="hget")
+
+    checks = [pb.CheckLimitRequest(customer_id=customer, meter="requests") for _ in range(1_000)]
+    results = client.limits.BatchCheckLimits(pb.BatchCheckLimitsRequest(checks=checks)).results
+
+    assert {each.check.used.value for each in results} == {"1"}
+    # One of this, and what the rollup asks of its own accord: it looks at the epoch.
+    assert 1 <= count(metric_reader, "billing.redis.operation.duration", operation="hget") - trips < 20
+
+
+@pytest.mark.parametrize("number", [0, 1_001])
+def test_a_batch_of_none_or_too_many_is_refused(client: Client, number: int) -> None:
+    checks = [pb.CheckLimitRequest(customer_id="cus_x", meter="requests")] * number
+    with pytest.raises(grpc.RpcError) as caught:
+        client.limits.BatchCheckLimits(pb.BatchCheckLimitsRequest(checks=checks))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"checks: has {number} checks" in str(caught.value.details())
+
+
+def test_what_is_refused_is_counted(client: Client, metric_reader: InMemoryMetricReader) -> None:
+    hard = client.put_customer(limits={"requests": "2"})
+    soft = client.put_customer(limits={"requests": "2"}, kind=pb.LIMIT_KIND_SOFT)
+    for customer in (hard, soft):
+        client.check(customer, "requests", "2")
+        client.check(customer, "requests", "3")
+    checks = [pb.CheckLimitRequest(customer_id=hard, meter="requests", quantity={"value": "3"})] * 2
+    client.limits.BatchCheckLimits(pb.BatchCheckLimitsRequest(checks=checks))
+    with pytest.raises(grpc.RpcError):
+        client.reserve(hard, "requests", "3")
+    client.reserve(soft, "requests", "3")
+
+    # One check, two in a batch, one reservation; a soft limit refuses nothing.
+    assert count(metric_reader, "billing.limit.exceeded", customer_id=hard, limit_type="requests") == 4
+    assert count(metric_reader, "billing.limit.exceeded", customer_id=soft) == 0
+
+
+def test_a_limit_that_is_raised_and_reached_again_raises_nothing_more(client: Client, alerts: Alerts) -> None:
+    """Once a period and threshold (docs/decisions/0012)."""
+    customer = client.put_customer(limits={"requests": "2"}, thresholds=[100])
+    client.ingest(event(customer), event(customer))
+    eventually(lambda: alerts.thresholds(customer) == [("requests", 100)])
+
+    client.put_customer(customer, revision=2, limits={"requests": "4"}, thresholds=[50, 75, 100])
+    eventually(lambda: alerts.thresholds(customer) == [("requests", 50), ("requests", 100)])
+    client.ingest(event(customer), event(customer))
+
+    # 4 of 4: 75 % is new, 100 % was raised at 2 of 2.
+    eventually(lambda: len(alerts.thresholds(customer)) >= 3)
+    assert alerts.thresholds(customer) == [("requests", 50), ("requests", 75), ("requests", 100)]
+
+
+def test_a_new_period_raises_its_thresholds_anew(client: Client, alerts: Alerts) -> None:
+    now = datetime.now(UTC)
+    earlier, current = (
+        (now - timedelta(days=20), now - timedelta(days=3)),
+        (now - timedelta(days=3), now + timedelta(7)),
+    )
+    customer = client.put_customer(periods=[earlier, current], limits={"requests": "1"}, thresholds=[100])
+
+    client.ingest(event(customer, time=now - timedelta(days=4)))
+    eventually(lambda: len(alerts.thresholds(customer)) == 1)
+    client.ingest(event(customer))
+
+    eventually(lambda: alerts.thresholds(customer) == [("requests", 100), ("requests", 100)])
+
+
+def test_a_server_that_starts_while_billing_is_away_knows_what_billing_told(client: Client, migrated: Settings) -> None:
+    """Nothing of billing runs here at all: revisions, limits, periods and keys are usage's own."""
+    key = uuid4().hex
+    customer = client.put_customer(keys=[key], revision=3, limits={"requests": "2"})
+    server = build_server(migrated)
+    port = server.start()
+    with open_channel(f"127.0.0.1:{port}", migrated.kit) as channel:
+        other = Client.on(channel)
+        assert other.outcomes(event(key), event(key)) == ["ACCEPTED", "ACCEPTED"]
+        assert not other.until_used(customer, "requests", "2", answered_from=LIVE).allowed
+        # A delivery of billing's that was held up changes nothing.
+        other.put_customer(customer, revision=2, limits={"requests": "100"})
+        assert other.check(customer, "requests").limit.value == "2"
+    server.stop()
 
 
 BAD_ENTITLEMENTS: dict[str, tuple[dict[str, Any], str]] = {
