@@ -146,10 +146,19 @@ class Counters:
         """Close the connections."""
         self._redis.close()
 
+    def worth_asking(self) -> bool:
+        """Say whether `read` may be tried: after a failure by one call a second, so that the others wait for nothing."""
+        if not self._away_until:
+            return True
+        now = time.monotonic()
+        with self._lock:
+            if now < self._away_until:
+                return False
+            self._away_until = now + _PAUSE_SECONDS
+        return True
+
     def read(self, asked: Sequence[Asked]) -> list[Reading] | None:
         """Return counters, in one round trip; None when Redis does not answer in time or they are not complete."""
-        if self._away_until and not self._tries_again():
-            return None
         try:
             with self._measured("hget"), self._redis.pipeline(transaction=False) as pipe:
                 pipe.hmget(_EPOCH, "run", "as_of")
@@ -259,15 +268,6 @@ class Counters:
                 arguments += [each.meter, value, str(int(time.time() + _KEPT.total_seconds()))]
             with self._measured("hset"):
                 self._reserve([_reserved_key(each.customer_id) for each in chunk], arguments)
-
-    def _tries_again(self) -> bool:
-        """Say whether this call is the one that asks again after a failure: the others need not wait for it."""
-        now = time.monotonic()
-        with self._lock:
-            if now < self._away_until:
-                return False
-            self._away_until = now + _PAUSE_SECONDS
-        return True
 
     def _count_keys(self) -> int:
         cursor, count = 0, 0
