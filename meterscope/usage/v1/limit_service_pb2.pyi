@@ -192,7 +192,7 @@ class CheckLimitResponse(_message.Message):
 
     @_builtins.property
     def reserved(self) -> _decimal_pb2.Decimal:
-        """Set aside by reservations, and not in `used` yet. From live counters it may be half a second behind."""
+        """Set aside by reservations, and not in `used` yet. From live counters it may be a second behind."""
 
     def __init__(
         self,
