@@ -11,6 +11,8 @@ import grpc
 from opentelemetry import metrics
 
 from meterscope.usage.v1 import (
+    call_record_service_pb2,
+    call_record_service_pb2_grpc,
     event_service_pb2,
     event_service_pb2_grpc,
     limit_service_pb2,
@@ -28,8 +30,10 @@ from services.kit.server import Server
 from services.kit.worker import Worker
 from services.usage import workers
 from services.usage.clients import Alerts
+from services.usage.convert import calls as call_messages
 from services.usage.counters import Counters
 from services.usage.metrics import (
+    CallMetrics,
     CorrectionMetrics,
     IngestMetrics,
     LimitGauges,
@@ -39,12 +43,14 @@ from services.usage.metrics import (
     RollupMetrics,
     RollupState,
 )
+from services.usage.servicer.calls import CallRecordServicer
 from services.usage.servicer.events import EventServicer
 from services.usage.servicer.limits import LimitServicer
 from services.usage.servicer.meters import MeterServicer
 from services.usage.servicer.usage import UsageServicer
 from services.usage.settings import Settings
 from services.usage.usecases.background import Background
+from services.usage.usecases.calls import Calls
 from services.usage.usecases.catalogue import Catalogue
 from services.usage.usecases.corrections import Corrections
 from services.usage.usecases.defaults import DefaultLimits
@@ -75,6 +81,7 @@ SERVICE_NAMES: Final = tuple(
         (meter_service_pb2, "MeterService"),
         (usage_service_pb2, "UsageService"),
         (limit_service_pb2, "LimitService"),
+        (call_record_service_pb2, "CallRecordService"),
     )
 )
 # Besides those of the writers: what reads, and what this process asks by itself.
@@ -105,6 +112,9 @@ def build_server(settings: Settings) -> Server:
     ingested = IngestMetrics(meter)
     corrections = Corrections(database, catalogue, notifier, CorrectionMetrics(meter), ingested, now)
     events = EventServicer(ingest, Events(database), quarantine, corrections, ingested, now)
+    call_records = CallRecordServicer(
+        Calls(database, ingest, call_messages.admitted, CallMetrics(meter), ingested, now)
+    )
     meters = MeterServicer(Meters(database, now))
     usage = UsageServicer(Queries(database, catalogue, positions, now), Seals(database, positions))
     limit_metrics = LimitMetrics(meter, most_customers=settings.metrics_max_customers)
@@ -117,6 +127,7 @@ def build_server(settings: Settings) -> Server:
 
     def register(server: grpc.Server) -> None:
         event_service_pb2_grpc.add_EventServiceServicer_to_server(events, server)
+        call_record_service_pb2_grpc.add_CallRecordServiceServicer_to_server(call_records, server)
         meter_service_pb2_grpc.add_MeterServiceServicer_to_server(meters, server)
         usage_service_pb2_grpc.add_UsageServiceServicer_to_server(usage, server)
         limit_service_pb2_grpc.add_LimitServiceServicer_to_server(limit, server)

@@ -1,6 +1,6 @@
 """The instruments of usage, declared once. Names and labels: the telemetry catalogue."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,6 +61,33 @@ class CorrectionMetrics:
 
 def _labels(kind: Kind, *, is_adjustment: bool) -> dict[str, str]:
     return {"kind": kind.lower(), "period": "closed" if is_adjustment else "open"}
+
+
+class CallMetrics:
+    """What becomes of call records."""
+
+    def __init__(self, meter: Meter) -> None:
+        """Declare the instruments; failures start at 0, so that `rate` sees the first."""
+        self._processed = meter.create_counter(
+            "billing.cdr.processed", description="Call records by what became of them, type and country called"
+        )
+        self._duration = meter.create_histogram(
+            "billing.cdr.processing.duration",
+            unit="s",
+            description="Time to take a batch of call records in, durably",
+            explicit_bucket_boundaries_advisory=_INGESTION,
+        )
+        for status in ("success", "failed"):
+            self._processed.add(0, {"status": status, "call_type": "unknown", "destination": "unknown"})
+
+    def processed(self, counts: Mapping[tuple[str, str, str], int]) -> None:
+        """Count records by status (success, failed), call type and country."""
+        for (status, call_type, destination), count in counts.items():
+            self._processed.add(count, {"status": status, "call_type": call_type, "destination": destination})
+
+    def took(self, seconds: float, *, stored: bool) -> None:
+        """Record a batch: how long it took, and whether it was stored."""
+        self._duration.record(seconds, {"status": "success" if stored else "failed"})
 
 
 class RedisMetrics:

@@ -29,8 +29,8 @@ class _CallType:
 class _CallTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CallType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CALL_TYPE_UNSPECIFIED: _CallType.ValueType  # 0
-    """Not said: derived from the numbers. Internal if both ends are extensions or the customer's own numbers, inbound if
-    only the callee is, toll-free if the callee's number is free of charge to call, else outbound.
+    """Not said: derived from the numbers. Toll-free if the callee's number is free of charge to call, internal if both
+    ends are extensions or the customer's own numbers, inbound if only the callee is, else outbound.
     """
     CALL_TYPE_INBOUND: _CallType.ValueType  # 1
     """From outside to the customer."""
@@ -45,8 +45,8 @@ class CallType(_CallType, metaclass=_CallTypeEnumTypeWrapper):
     """Which way a call went."""
 
 CALL_TYPE_UNSPECIFIED: CallType.ValueType  # 0
-"""Not said: derived from the numbers. Internal if both ends are extensions or the customer's own numbers, inbound if
-only the callee is, toll-free if the callee's number is free of charge to call, else outbound.
+"""Not said: derived from the numbers. Toll-free if the callee's number is free of charge to call, internal if both
+ends are extensions or the customer's own numbers, inbound if only the callee is, else outbound.
 """
 CALL_TYPE_INBOUND: CallType.ValueType  # 1
 """From outside to the customer."""
