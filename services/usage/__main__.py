@@ -19,6 +19,8 @@ from meterscope.usage.v1 import (
     limit_service_pb2_grpc,
     meter_service_pb2,
     meter_service_pb2_grpc,
+    report_service_pb2,
+    report_service_pb2_grpc,
     usage_service_pb2,
     usage_service_pb2_grpc,
 )
@@ -29,17 +31,20 @@ from services.kit.outbox import LEASE, Jobs, Outbox
 from services.kit.server import Server
 from services.kit.worker import Worker
 from services.usage import workers
-from services.usage.clients import Alerts
+from services.usage.clients import Alerts, Billing
 from services.usage.convert import calls as call_messages
 from services.usage.counters import Counters
 from services.usage.metrics import (
+    AnomalyMetrics,
     CallMetrics,
     CorrectionMetrics,
+    CostMetrics,
     IngestMetrics,
     LimitGauges,
     LimitMetrics,
     LimitState,
     RedisMetrics,
+    ReportMetrics,
     RollupMetrics,
     RollupState,
 )
@@ -47,12 +52,15 @@ from services.usage.servicer.calls import CallRecordServicer
 from services.usage.servicer.events import EventServicer
 from services.usage.servicer.limits import LimitServicer
 from services.usage.servicer.meters import MeterServicer
+from services.usage.servicer.reports import ReportServicer
 from services.usage.servicer.usage import UsageServicer
 from services.usage.settings import Settings
+from services.usage.usecases.anomalies import Anomalies
 from services.usage.usecases.background import Background
 from services.usage.usecases.calls import Calls
 from services.usage.usecases.catalogue import Catalogue
 from services.usage.usecases.corrections import Corrections
+from services.usage.usecases.costs import Costs
 from services.usage.usecases.defaults import DefaultLimits
 from services.usage.usecases.entitlements import EntitlementBook
 from services.usage.usecases.events import Events
@@ -65,6 +73,7 @@ from services.usage.usecases.positions import Positions
 from services.usage.usecases.publish import Publisher
 from services.usage.usecases.quarantine import Quarantine
 from services.usage.usecases.query import Queries
+from services.usage.usecases.reports import Reports
 from services.usage.usecases.reservations import Reservations
 from services.usage.usecases.retention import Retention
 from services.usage.usecases.rollup import Rollup, RollupLoop
@@ -82,6 +91,7 @@ SERVICE_NAMES: Final = tuple(
         (usage_service_pb2, "UsageService"),
         (limit_service_pb2, "LimitService"),
         (call_record_service_pb2, "CallRecordService"),
+        (report_service_pb2, "ReportService"),
     )
 )
 # Besides those of the writers: what reads, and what this process asks by itself.
@@ -123,6 +133,9 @@ def build_server(settings: Settings) -> Server:
         database, catalogue, limit_metrics, ttl=settings.reservation, longest=settings.reservation_max
     )
     limit = LimitServicer(limits, reservations, EntitlementBook(database, notifier, now))
+    billing = open_channel(settings.billing_address, settings.kit)
+    costs, reports, anomalies = _reporting(settings, database, Billing(billing), positions, meter)
+    report = ReportServicer(reports, costs, anomalies)
     background = Background([catalogue, notifier, positions])
 
     def register(server: grpc.Server) -> None:
@@ -131,10 +144,12 @@ def build_server(settings: Settings) -> Server:
         meter_service_pb2_grpc.add_MeterServiceServicer_to_server(meters, server)
         usage_service_pb2_grpc.add_UsageServiceServicer_to_server(usage, server)
         limit_service_pb2_grpc.add_LimitServiceServicer_to_server(limit, server)
+        report_service_pb2_grpc.add_ReportServiceServicer_to_server(report, server)
 
     def stop() -> None:
         background.stop()
         counters.close()
+        billing.close()
         database.dispose()
 
     server = Server(
@@ -194,6 +209,9 @@ def build_worker(settings: Settings, *, lease: timedelta = LEASE) -> Worker:
             archive=settings.raw_event_archive,
         ),
     )
+    positions = Positions(database, notifier)
+    billing = Billing(open_channel(settings.billing_address, settings.kit))
+    workers.register_reporting(jobs, *_reporting(settings, database, billing, positions, meter))
     return Worker(
         service=NAME,
         database=database,
@@ -201,10 +219,26 @@ def build_worker(settings: Settings, *, lease: timedelta = LEASE) -> Worker:
         jobs=jobs,
         settings=settings.kit,
         address=settings.worker_address,
-        periodic=workers.periodic(settings.replay_every),
-        loops=[loop, keeper, catalogue, notifier],
+        periodic=[
+            *workers.periodic(settings.replay_every),
+            *workers.periodic_reporting(settings.cost_every, settings.anomaly_every),
+        ],
+        loops=[loop, keeper, catalogue, notifier, positions],
         lease=lease,
     )
+
+
+def _reporting(
+    settings: Settings, database: Database, billing: Billing, positions: Positions, meter: metrics.Meter
+) -> tuple[Costs, Reports, Anomalies]:
+    outbox = Outbox(database)
+    costs = Costs(database, billing, CostMetrics(meter))
+    reports = Reports(database, outbox, billing, costs, positions, ReportMetrics(meter), now)
+    window = timedelta(hours=settings.anomaly_window_hours)
+    anomalies = Anomalies(
+        database, outbox, positions, AnomalyMetrics(meter), now, window=window, factor=settings.anomaly_factor
+    )
+    return costs, reports, anomalies
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:

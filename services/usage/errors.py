@@ -1,13 +1,12 @@
 """The errors of usage."""
 
 from datetime import datetime
-
 from decimal import Decimal
 
 from services.kit.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted, Unavailable
 from services.kit.money import plain
-from services.usage.domain.limit import Standing
 from services.usage.domain.correction import Correction
+from services.usage.domain.limit import Standing
 
 
 class CustomerNotFound(NotFound):
@@ -188,3 +187,15 @@ class DatabaseRestored(Unavailable):
 
     def __init__(self) -> None:
         super().__init__("the database was restored; usage takes events again once the worker has taken note")
+
+
+class ReportNotFound(NotFound):
+    """The customer has no such report, or it is not kept any more."""
+
+    reason = "REPORT_NOT_FOUND"
+
+    def __init__(self, customer_id: str, report_id: str) -> None:
+        super().__init__(
+            f"customer {customer_id} has no report {report_id!r}; ask for its range again",
+            metadata={"customer_id": customer_id, "report_id": report_id},
+        )

@@ -299,3 +299,68 @@ class RollupMetrics:
     def _holders(self, _options: CallbackOptions) -> Iterable[Observation]:
         for holder in self._state.holders:
             yield Observation(holder.seconds, {"database": holder.database, "application": holder.application})
+
+
+_REPORT: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class CostMetrics:
+    """What pricing does."""
+
+    def __init__(self, meter: Meter) -> None:
+        """Declare the instruments; both start at 0."""
+        self._priced = meter.create_counter(
+            "billing.usage.priced", description="Periods of customers that were priced by day"
+        )
+        self._failures = meter.create_counter(
+            "billing.usage.pricing.failures", description="Times that billing gave no prices"
+        )
+        self._priced.add(0)
+        self._failures.add(0)
+
+    def priced(self, periods: int) -> None:
+        """Count periods."""
+        self._priced.add(periods)
+
+    def failed(self) -> None:
+        """Count an answer that did not come."""
+        self._failures.add(1)
+
+
+class ReportMetrics:
+    """What reports take."""
+
+    def __init__(self, meter: Meter) -> None:
+        """Declare the instrument."""
+        self._duration = meter.create_histogram(
+            "billing.usage.report.duration",
+            unit="s",
+            description="Time to make a usage report",
+            explicit_bucket_boundaries_advisory=_REPORT,
+        )
+
+    def made(self, by: str, seconds: float) -> None:
+        """Record a report; `by` is call or job."""
+        self._duration.record(seconds, {"made_by": by})
+
+
+class AnomalyMetrics:
+    """What the search for anomalies does."""
+
+    def __init__(self, meter: Meter) -> None:
+        """Declare the instruments; each kind starts at 0."""
+        self._found = meter.create_counter("billing.usage.anomalies", description="Anomalies that were found")
+        self._judged = meter.create_counter(
+            "billing.usage.windows.judged", description="Windows of customers' meters that were judged"
+        )
+        for kind in ("spike", "drop"):
+            self._found.add(0, {"kind": kind})
+        self._judged.add(0)
+
+    def found(self, kind: str) -> None:
+        """Count an anomaly that was not known; `kind` is spike or drop."""
+        self._found.add(1, {"kind": kind})
+
+    def judged(self, windows: int) -> None:
+        """Count windows."""
+        self._judged.add(windows)

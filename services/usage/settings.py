@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 
 from services.kit.config import KitSettings
 from services.kit.settings import POSTGRESQL, REDIS, variable
+from services.usage.domain.anomaly import check_factor
 from services.usage.domain.limit import Limit, parse_defaults
 
 
@@ -90,6 +92,31 @@ class Settings:
         default=timedelta(days=30),
         minimum=0,
         help="time that reservations which hold no more are kept to look at",
+    )
+    billing_address: str = variable("METERSCOPE_BILLING_ADDRESS", default="127.0.0.1:8082", help="the billing service")
+    cost_every: timedelta = variable(
+        "METERSCOPE_USAGE_COST_SECONDS",
+        default=timedelta(seconds=300),
+        minimum=1,
+        help="how often the cost of customers' days is brought up to their usage",
+    )
+    anomaly_every: timedelta = variable(
+        "METERSCOPE_USAGE_ANOMALY_SECONDS",
+        default=timedelta(hours=1),
+        minimum=1,
+        help="how often usage that is not what it uses to be is looked for",
+    )
+    anomaly_window_hours: int = variable(
+        "METERSCOPE_USAGE_ANOMALY_WINDOW_HOURS",
+        default=24,
+        minimum=1,
+        help="length of the windows that are compared with the weeks before",
+    )
+    anomaly_factor: Decimal = variable(
+        "METERSCOPE_USAGE_ANOMALY_FACTOR",
+        default=Decimal("2.0"),
+        check=check_factor,
+        help="usage above so many times what is expected, or below that part of it, is an anomaly",
     )
     metrics_max_customers: int = variable(
         "METRICS_MAX_CUSTOMERS",

@@ -415,3 +415,83 @@ floors: Final = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("time", _TIME, nullable=False),
 )
+
+# What a period was last priced as, and from which usage: `digest` of it says whether it moved since.
+cost_periods: Final = sa.Table(
+    "cost_periods",
+    metadata,
+    sa.Column("customer", sa.BigInteger, primary_key=True),
+    sa.Column("period_start", _TIME, primary_key=True),
+    sa.Column("period_end", _TIME, nullable=False),
+    # Empty without a plan; so is the currency then.
+    sa.Column("plan_id", _ID, nullable=False),
+    sa.Column("plan_version", sa.Integer, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("digest", sa.Uuid, nullable=False),
+    # Every event acknowledged before it is priced.
+    sa.Column("as_of", _TIME, nullable=False),
+)
+
+# By day of the customer's zone; a day on which nothing moved has no row.
+daily_costs: Final = sa.Table(
+    "daily_costs",
+    metadata,
+    sa.Column("customer", sa.BigInteger, primary_key=True),
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("period_start", _TIME, primary_key=True),
+    sa.Column("component", _ID, primary_key=True),
+    sa.Column("display_name", sa.Text, nullable=False),
+    # Empty on a flat fee.
+    sa.Column("meter", _ID, nullable=False),
+    # What the period had used through the day.
+    sa.Column("quantity", sa.Numeric, nullable=False),
+    # Before rounding.
+    sa.Column("amount", sa.Numeric, nullable=False),
+    sa.ForeignKeyConstraint(
+        ["customer", "period_start"], ["cost_periods.customer", "cost_periods.period_start"], ondelete="CASCADE"
+    ),
+    sa.Index("daily_costs_by_period", "customer", "period_start"),
+)
+
+# Up to which place of the rollup totals are priced: one row.
+costing: Final = sa.Table(
+    "costing",
+    metadata,
+    sa.Column("stripe", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("position", Xid8, nullable=False),
+)
+
+# Reports that a job makes.
+reports: Final = sa.Table(
+    "reports",
+    metadata,
+    sa.Column("customer", sa.BigInteger, primary_key=True),
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("start_time", _TIME, nullable=False),
+    sa.Column("end_time", _TIME, nullable=False),
+    sa.Column("state", sa.Text, sa.CheckConstraint("state IN ('RUNNING', 'READY', 'FAILED')"), nullable=False),
+    sa.Column("progress", sa.Integer, nullable=False),
+    sa.Column("error", sa.Text, nullable=False),
+    # The message UsageReport, when READY.
+    sa.Column("report", sa.LargeBinary),
+    sa.Column("created_at", _TIME, nullable=False),
+    sa.Column("finished_at", _TIME),
+    sa.Index("reports_by_creation", "created_at"),
+)
+
+anomalies: Final = sa.Table(
+    "anomalies",
+    metadata,
+    sa.Column("customer", sa.BigInteger, primary_key=True),
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("meter", sa.Integer, nullable=False),
+    sa.Column("kind", sa.Text, sa.CheckConstraint("kind IN ('SPIKE', 'DROP')"), nullable=False),
+    # The newest window that showed it.
+    sa.Column("start_time", _TIME, nullable=False),
+    sa.Column("end_time", _TIME, nullable=False),
+    sa.Column("finding", JSONB, nullable=False),
+    sa.Column("created_at", _TIME, nullable=False),
+    sa.Index("anomalies_by_id", "id", unique=True),
+    sa.Index("anomalies_by_window", "customer", "meter", "kind", "end_time"),
+)

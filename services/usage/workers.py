@@ -9,8 +9,12 @@ from meterscope.alerts.v1 import alert_service_pb2
 from services.kit.outbox import PATIENT, Job, Jobs
 from services.kit.periodic import Periodic
 from services.usage.clients import Alerts
+from services.usage.convert import reports as convert
 from services.usage.store.quarantine import Filter
+from services.usage.usecases.anomalies import FIND_ANOMALIES, Anomalies
+from services.usage.usecases.costs import PRICE_USAGE, Costs
 from services.usage.usecases.quarantine import Quarantine
+from services.usage.usecases.reports import MAKE_ATTEMPTS, MAKE_REPORT, Reports
 from services.usage.usecases.retention import Retention
 from services.usage.usecases.signals import RAISE_SIGNAL
 from services.usage.usecases.upkeep import Upkeep
@@ -19,6 +23,7 @@ REPLAY: Final = "replay_quarantined_events"
 UPKEEP: Final = "usage_upkeep"
 RETENTION: Final = "usage_retention"
 _UPKEEP_EVERY: Final = timedelta(hours=1)
+_LONG: Final = timedelta(minutes=30)
 
 
 def register(jobs: Jobs, alerts: Alerts, quarantine: Quarantine, upkeep: Upkeep, retention: Retention) -> None:
@@ -49,4 +54,23 @@ def periodic(replay_every: timedelta) -> list[Periodic]:
         Periodic(name=REPLAY, every=replay_every, job=REPLAY),
         Periodic(name=UPKEEP, every=_UPKEEP_EVERY, job=UPKEEP),
         Periodic(name=RETENTION, every=_UPKEEP_EVERY, job=RETENTION),
+    ]
+
+
+def register_reporting(jobs: Jobs, costs: Costs, reports: Reports, anomalies: Anomalies) -> None:
+    """Name what runs the jobs of reports."""
+
+    def make_report(job: Job) -> None:
+        reports.make(job, lambda found: convert.report(found).SerializeToString())
+
+    jobs.register(PRICE_USAGE, costs.keep_up, time_limit=_LONG)
+    jobs.register(FIND_ANOMALIES, anomalies.find, time_limit=_LONG)
+    jobs.register(MAKE_REPORT, make_report, time_limit=_LONG, max_attempts=MAKE_ATTEMPTS)
+
+
+def periodic_reporting(cost_every: timedelta, anomaly_every: timedelta) -> list[Periodic]:
+    """Return what is run by itself."""
+    return [
+        Periodic(name=PRICE_USAGE, every=cost_every, job=PRICE_USAGE),
+        Periodic(name=FIND_ANOMALIES, every=anomaly_every, job=FIND_ANOMALIES),
     ]

@@ -1,0 +1,175 @@
+"""What customers' days cost: kept up with usage by a job that asks billing in bulk, and on demand for a report."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from hashlib import blake2b
+from typing import Final
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+
+from services.kit import paging
+from services.kit.db import Database
+from services.kit.money import plain
+from services.kit.outbox import Job, Postpone
+from services.usage.clients import Billing, BillingAway
+from services.usage.domain.calendar import day_of, days
+from services.usage.domain.cost import Running, by_day
+from services.usage.domain.instant import EARLIEST
+from services.usage.metrics import CostMetrics
+from services.usage.store import costs, history, meters, places
+from services.usage.store.costs import CustomerPeriod, Key, Listed, Place, Priced
+from services.usage.store.history import History
+from services.usage.store.meters import StoredMeter
+
+PRICE_USAGE: Final = "price_usage"
+# Periods that billing is asked of in one call.
+_SLICE: Final = 100
+_AGAIN: Final = timedelta(seconds=30)
+_DIGEST_BYTES: Final = 16
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Used:
+    """A period and what it used, up to `as_of`."""
+
+    of: CustomerPeriod
+    usage: Mapping[str, Running]
+    digest: UUID
+    as_of: datetime
+
+
+class Costs:
+    """Prices days and shows what they cost."""
+
+    def __init__(self, database: Database, billing: Billing, metrics: CostMetrics) -> None:
+        self._database = database
+        self._billing = billing
+        self._metrics = metrics
+
+    def keep_up(self, job: Job) -> None:
+        """Price what moved since the last time. What was priced stays when billing is away.
+
+        Raises:
+            Postpone: billing is away.
+        """
+        with self._database.autocommit() as conn:
+            above, upto = costs.place(conn), places.rollup(conn)
+            listed = {each.number: each for each in meters.every(conn)}
+        behind, count = (0, EARLIEST), 0
+        while True:
+            with self._database.autocommit() as conn:
+                found = costs.moved(conn, above, behind, _SLICE)
+            try:
+                count += self.refresh(found, listed)
+            except BillingAway as away:
+                self._metrics.failed()
+                raise Postpone(_AGAIN, away.message) from away
+            if len(found) < _SLICE:
+                break
+            behind = (found[-1].customer, found[-1].period.start)
+            job.renew()
+        with self._database.transaction() as conn:
+            job.fence(conn)
+            costs.move(conn, Place(upto.generation, upto.last))
+        if count:
+            _log.info("priced usage", extra={"periods": count})
+
+    def refresh(self, wanted: Sequence[CustomerPeriod], listed: Mapping[int, StoredMeter] | None = None) -> int:
+        """Price periods whose usage moved since they were, in one call to billing; return how many.
+
+        Raises:
+            BillingAway: it gives no answer; what was priced stays as it was.
+        """
+        moved = [used for used in self._used(wanted, listed) if not self._holds(used)]
+        if not moved:
+            return 0
+        answers = self._billing.price([(used.of.customer_id, used.of.period, used.usage) for used in moved])
+        for used, price in zip(moved, answers, strict=True):
+            period = used.of.period
+            cut = days(period.start, period.end, ZoneInfo(used.of.time_zone))
+            priced = Priced(used.of, price, by_day(price, used.usage, cut), used.digest, used.as_of)
+            with self._database.transaction() as conn:
+                costs.store(conn, priced)
+        self._metrics.priced(len(moved))
+        return len(moved)
+
+    def page(
+        self, *, customer_id: str, first: date | None, behind: date | None, page_size: int, page_token: str
+    ) -> tuple[list[Listed], str]:
+        """Return what days cost, by customer and day, and the next page's token.
+
+        Raises:
+            InvalidArgument: a bad page size or token.
+        """
+        filters = {"customer_id": customer_id, "first": str(first), "behind": str(behind)}
+        size = paging.page_size(page_size)
+        after = paging.position(page_token, filters, _key)
+        with self._database.autocommit() as conn:
+            found = costs.page(conn, customer_id=customer_id, first=first, behind=behind, after=after, limit=size + 1)
+        shown = found[:size]
+        if len(found) <= size:
+            return shown, ""
+        last = shown[-1].key
+        token = [last.customer_id, last.day.isoformat(), last.period_start.astimezone(UTC).isoformat()]
+        return shown, paging.encode_token(token, filters)
+
+    def _used(self, wanted: Sequence[CustomerPeriod], listed: Mapping[int, StoredMeter] | None) -> list[_Used]:
+        used = []
+        with self._database.autocommit() as conn:
+            known = listed or {each.number: each for each in meters.every(conn)}
+            # The place first: the totals that are read after it can only be newer.
+            as_of = places.rollup(conn).as_of
+            for of in wanted:
+                usage = _usage(conn, of, known)
+                used.append(_Used(of, usage, _digest(of, usage), as_of))
+        return used
+
+    def _holds(self, used: _Used) -> bool:
+        """Say whether the stored price is of the same usage, and store that it still holds."""
+        of = used.of
+        with self._database.transaction() as conn:
+            header = costs.headers(conn, of.customer, [of.period.start]).get(of.period.start)
+            if header is None or header.digest != used.digest:
+                return False
+            costs.confirm(conn, of.customer, of.period.start, used.as_of)
+        return True
+
+
+def _usage(conn: sa.Connection, of: CustomerPeriod, known: Mapping[int, StoredMeter]) -> dict[str, Running]:
+    usage = {}
+    for number in costs.meters_used(conn, of.customer):
+        if number in known:
+            running = _running(history.read(conn, of.customer, known[number], of.period), of)
+            if running.dates:
+                usage[known[number].meter.id] = running
+    return dict(sorted(usage.items()))
+
+
+def _running(found: History, of: CustomerPeriod) -> Running:
+    """Return what a meter had used at the end of each day that moved it."""
+    if not found.buckets:
+        return Running((), ())
+    cut = days(of.period.start, of.period.end, ZoneInfo(of.time_zone))
+    at_end = {day_of(cut, instant): value for instant, value in found.running(of.period)}
+    return Running(tuple(cut[place].date for place in at_end), tuple(at_end.values()))
+
+
+def _digest(of: CustomerPeriod, usage: Mapping[str, Running]) -> UUID:
+    """Digest what a price depends on: the usage, and the revision of what billing told of the customer."""
+    parts = [str(of.revision), of.time_zone, of.period.end.astimezone(UTC).isoformat()]
+    for meter, running in usage.items():
+        parts += [meter, *map(str, running.dates), *map(plain, running.quantities)]
+    return UUID(bytes=blake2b("\0".join(parts).encode(), digest_size=_DIGEST_BYTES).digest())
+
+
+def _key(customer_id: str, day: str, period_start: str) -> Key:
+    start = datetime.fromisoformat(period_start)
+    if start.tzinfo is None:
+        raise ValueError(period_start)
+    return Key(customer_id, date.fromisoformat(day), start)
