@@ -5,8 +5,10 @@ from opentelemetry.metrics import Meter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric, NumberDataPoint
 
+from services.usage.domain.correction import Kind
 from services.usage.domain.verdict import Outcome
 from services.usage.metrics import (
+    CorrectionMetrics,
     Holder,
     IngestMetrics,
     LimitGauges,
@@ -52,6 +54,19 @@ def test_outcomes_start_at_zero_and_are_counted(meter: Meter, reader: InMemoryMe
 
     counted = values(read(reader)["billing.events.ingested"])
     assert (counted["accepted", "grpc"], counted["rejected", "grpc"]) == (998, 2)
+
+
+def test_corrections_start_at_zero_and_are_counted(meter: Meter, reader: InMemoryMetricReader) -> None:
+    metrics = CorrectionMetrics(meter)
+    metrics.corrected(Kind.AMEND, is_adjustment=False)
+    metrics.corrected(Kind.CANCEL, is_adjustment=True)
+
+    assert values(read(reader)["billing.event.corrections"]) == {
+        ("amend", "open"): 1,
+        ("amend", "closed"): 0,
+        ("cancel", "open"): 0,
+        ("cancel", "closed"): 1,
+    }
 
 
 def test_a_histogram_of_ingestion_has_the_bound_of_its_alert(meter: Meter, reader: InMemoryMetricReader) -> None:
