@@ -184,7 +184,7 @@ def build_worker(settings: Settings, *, lease: timedelta = LEASE) -> Worker:
     state = RollupState()
     rollup_metrics = RollupMetrics(meter, state, most_customers=settings.metrics_max_customers)
     turns = Rollup(database, Signals(Outbox(database)), Publisher(database, counters), rollup_metrics)
-    loop = RollupLoop(database, turns, rollup_metrics, state, most_shares=settings.metrics_max_customers)
+    loop = RollupLoop(database, turns, rollup_metrics, state)
     limit_state = LimitState()
     LimitGauges(meter, limit_state)
     keeper = Keeper(

@@ -116,6 +116,15 @@ class Server:
     usage_keys: int
 
 
+@dataclass(frozen=True)
+class Share:
+    """How much of a limit is used, in percent."""
+
+    customer_id: str
+    meter_id: str
+    percent: float
+
+
 class Bounded:
     """Names of customers in labels: those that come first have their own, the others are `other`."""
 
@@ -168,6 +177,7 @@ class LimitState:
     `without_plan` says of customers whether they have no plan, so that the defaults apply.
     """
 
+    shares: Sequence[Share] = ()
     without_plan: Sequence[tuple[str, bool]] = ()
     server: Server | None = None
 
@@ -180,12 +190,17 @@ class LimitGauges:
         self._state = state
         for name, unit, observe, description in (
             # No unit where Prometheus would append it to the name.
+            ("billing.usage.percentage", "", self._shares, "Used share of limits in percent"),
             ("billing.tenant.using_defaults", "", self._without_plan, "1 for customers without a plan, 0 for others"),
             ("billing.redis.memory", "By", self._memory, "Memory that Redis uses"),
             ("billing.redis.usage_keys_total", "", self._usage_keys, "Keys of usage in Redis"),
             ("billing.redis.connections_active", "", self._connections, "Connections that Redis has open"),
         ):
             meter.create_observable_gauge(name, callbacks=[observe], unit=unit, description=description)
+
+    def _shares(self, _options: CallbackOptions) -> Iterable[Observation]:
+        for share in self._state.shares:
+            yield Observation(share.percent, {"customer_id": share.customer_id, "limit_type": share.meter_id})
 
     def _without_plan(self, _options: CallbackOptions) -> Iterable[Observation]:
         for customer_id, is_without in self._state.without_plan:
@@ -228,7 +243,6 @@ class RollupState:
 
     lag: float | None = None
     snapshot_age: float | None = None
-    shares: Sequence[Share] = ()
     holders: Sequence[Holder] = ()
 
 

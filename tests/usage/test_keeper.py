@@ -6,17 +6,23 @@ from datetime import timedelta
 import psycopg
 import pytest
 from opentelemetry.metrics import get_meter
-from usage_harness import Client
+from usage_harness import Client, event
 
 from services.kit.db import Database
+from services.kit.worker import Worker
 from services.usage.counters import Counters
-from services.usage.metrics import LimitState, RedisMetrics
+from services.usage.metrics import LimitState, RedisMetrics, Share
 from services.usage.settings import Settings
 from services.usage.usecases.defaults import DefaultLimits
 from services.usage.usecases.keeper import Keeper
 from services.usage.usecases.notifier import Notifier
 
 pytestmark = pytest.mark.usefixtures("meters")
+
+
+@pytest.fixture(scope="module")
+def environment(environment: dict[str, str]) -> dict[str, str]:
+    return environment | {"METERSCOPE_USAGE_DEFAULT_LIMITS": "requests=4"}
 
 
 @pytest.fixture
@@ -63,6 +69,24 @@ def test_customers_without_a_plan_come_first_where_not_all_have_a_gauge(
     # Of four customers the second and the fourth have no plan; three have a gauge.
     assert len(state.without_plan) == 3
     assert [name for name, is_without in state.without_plan if is_without] == sorted([customers[1], customers[3]])
+
+
+def test_shares_are_of_limits_and_of_defaults(
+    client: Client,
+    worker: Worker,  # noqa: ARG001 - rolls up
+    keeper: Keeper,
+    state: LimitState,
+) -> None:
+    planned, without = client.put_customer(limits={"requests": "8"}), client.put_customer(has_plan=False)
+    client.ingest(*[event(customer) for customer in (planned, without) for _ in range(3)])
+    client.total(without, "requests")
+
+    keeper.measure()
+
+    # 3 of 8 are 37.5 %, 3 of the default of 4 are 75 %.
+    found = {share.customer_id: share for share in state.shares}
+    assert found[planned] == Share(planned, "requests", 37.5)
+    assert found[without] == Share(without, "requests", 75.0)
 
 
 def test_redis_is_looked_at_and_nothing_is_reported_when_it_is_away(

@@ -91,9 +91,8 @@ def test_customers_beyond_the_most_are_counted_together(meter: Meter, reader: In
 def test_state_is_reported_by_the_process_that_rolls_up_alone(meter: Meter, reader: InMemoryMetricReader) -> None:
     state = RollupState()
     RollupMetrics(meter, state, most_customers=2)
-    assert "billing.usage.percentage" not in read(reader)
+    assert "billing.rollup.lag" not in read(reader)
 
-    state.shares = [Share("cus_1", "requests", 87.5)]
     state.holders = [Holder("billing", "reports", 9.0)]
     state.lag = 0.25
     found = read(reader)
@@ -122,6 +121,7 @@ def test_gauges_of_limits_are_reported_by_the_process_that_reads_them_alone(
     state = LimitState()
     LimitGauges(meter, state)
     names = {
+        "billing.usage.percentage",
         "billing.tenant.using_defaults",
         "billing.redis.memory",
         "billing.redis.usage_keys_total",
@@ -129,13 +129,15 @@ def test_gauges_of_limits_are_reported_by_the_process_that_reads_them_alone(
     }
     assert not names & set(read(reader))
 
+    state.shares = [Share("cus_1", "requests", 87.5)]
     state.without_plan = [("cus_1", True), ("cus_2", False)]
     state.server = Server(memory=2_000_000, connections=7, usage_keys=41)
     found = read(reader)
 
+    assert values(found["billing.usage.percentage"]) == {("cus_1", "requests"): 87.5}
     assert values(found["billing.tenant.using_defaults"]) == {("cus_1",): 1, ("cus_2",): 0}
     assert values(found["billing.redis.memory"]) == {(): 2_000_000}
     assert values(found["billing.redis.usage_keys_total"]) == {(): 41}
     assert values(found["billing.redis.connections_active"]) == {(): 7}
     # Prometheus makes billing_redis_memory_bytes of it, and appends nothing to the others.
-    assert [found[name].unit for name in sorted(names)] == ["", "By", "", ""]
+    assert {name: found[name].unit for name in names} == dict.fromkeys(names, "") | {"billing.redis.memory": "By"}

@@ -13,7 +13,7 @@ from services.kit.db import Database, is_unavailable
 from services.kit.leases import Lease
 from services.usage.counters import Counters, CountersAway
 from services.usage.metrics import LimitState
-from services.usage.store import customers, reservations
+from services.usage.store import customers, reservations, shares
 from services.usage.usecases.defaults import DefaultLimits
 from services.usage.usecases.publish import quotas
 
@@ -102,6 +102,7 @@ class Keeper:
     def measure(self) -> None:
         """Read what the gauges show."""
         with self._database.autocommit() as conn:
+            self._state.shares = shares.highest(conn, self._most_customers)
             self._state.without_plan = customers.without_plan(conn, self._most_customers)
         try:
             self._state.server = self._counters.server()
@@ -145,7 +146,7 @@ class Keeper:
         return held
 
     def _report_nothing(self) -> None:
-        self._state.without_plan, self._state.server = (), None
+        self._state.shares, self._state.without_plan, self._state.server = (), (), None
 
     def _give_up(self) -> None:
         self._report_nothing()

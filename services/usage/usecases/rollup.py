@@ -18,7 +18,7 @@ from services.kit.db import Database, is_unavailable
 from services.kit.leases import Lease
 from services.kit.notices import Listener
 from services.usage.metrics import RollupMetrics, RollupState
-from services.usage.store import corrected, generation, holders, recount, rollup, shares
+from services.usage.store import corrected, generation, holders, recount, rollup
 from services.usage.store.rollup import Moved, Taken, Turn
 from services.usage.usecases.notifier import channel, hurry_channel
 from services.usage.usecases.publish import Publisher
@@ -39,7 +39,6 @@ _HOLD_LIMIT: Final = timedelta(seconds=7)
 _REST_PER_TURN: Final = 5.0
 _LONGEST_REST: Final = 0.6
 _WATCH_SECONDS: Final = 1.0
-_SHARES_SECONDS: Final = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -138,20 +137,16 @@ class RollupLoop:
 
     name = "rollup"
 
-    def __init__(
-        self, database: Database, turns: Rollup, metrics: RollupMetrics, state: RollupState, *, most_shares: int
-    ) -> None:
+    def __init__(self, database: Database, turns: Rollup, metrics: RollupMetrics, state: RollupState) -> None:
         self._database = database
         self._turns = turns
         self._metrics = metrics
         self._state = state
-        self._most_shares = most_shares
         self._lease = Lease(database, "rollup", _LEASE)
         self._token = 0
         self._renewed = 0.0
         self._advanced = 0.0
         self._watched = 0.0
-        self._measured = 0.0
         self._rest = 0.0
 
     def run(self, stop: threading.Event) -> None:
@@ -225,13 +220,10 @@ class RollupLoop:
                 _log.error("ended a transaction that held the rollup back", extra={"application": application})
             self._state.holders = holders.holders(conn, _HOLD_LIMIT)
             self._state.snapshot_age = holders.oldest_snapshot(conn)
-            if now - self._measured >= _SHARES_SECONDS:
-                self._measured = now
-                self._state.shares = shares.highest(conn, self._most_shares)
 
     def _report_nothing(self) -> None:
         self._state.lag = self._state.snapshot_age = None
-        self._state.shares, self._state.holders = (), ()
+        self._state.holders = ()
 
     def _give_up(self) -> None:
         self._report_nothing()
