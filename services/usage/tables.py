@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, JSONPATH
 from sqlalchemy.types import UserDefinedType
 
 from services.kit.tables import outbox_tables
@@ -182,14 +182,68 @@ meters: Final = sa.Table(
     sa.Column("number", sa.Integer, sa.Identity(always=True), primary_key=True),
     sa.Column("id", _ID, nullable=False, unique=True),
     sa.Column("event_type", _ID, nullable=False),
-    sa.Column("aggregation", sa.Text, sa.CheckConstraint("aggregation IN ('COUNT', 'SUM')"), nullable=False),
+    sa.Column(
+        "aggregation",
+        sa.Text,
+        sa.CheckConstraint("aggregation IN ('COUNT', 'SUM', 'MAX', 'MIN', 'AVG', 'UNIQUE', 'LATEST')"),
+        nullable=False,
+    ),
     sa.Column("quantity", _ID, nullable=False),
+    # Of UNIQUE: whose values are counted.
+    sa.Column("attribute", _ID, nullable=False, server_default=""),
+    # As they were given, and as one condition on an event's attributes; null for none.
+    sa.Column("filters", JSONB, nullable=False, server_default="[]"),
+    sa.Column("filter", JSONPATH),
+    sa.Column("group_by", ARRAY(sa.Text), nullable=False, server_default="{}"),
     sa.Column("unit", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False, server_default=""),
     sa.Column("create_time", _TIME, nullable=False),
-    # It counts events from here on.
+    # It counts events from here on; of those before, by recounts, what happened at `count_from` or later.
     sa.Column("from_tx", Xid8, nullable=False),
     sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("count_from", _TIME),
+    # Seals up to this number were made before it counted those earlier events: no invoice has them.
+    sa.Column("sealed_upto", sa.BigInteger),
+    # It counts no event from here on: it is archived.
+    sa.Column("archive_time", _TIME),
+    sa.Column("until_tx", Xid8),
+    sa.Column("until_generation", sa.Integer),
     sa.Index("meters_by_event_type", "event_type"),
+)
+
+# Counting a meter's stored events, customer by customer; `customer` and `next_time` say how far it came.
+recounts: Final = sa.Table(
+    "recounts",
+    metadata,
+    sa.Column("number", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("meter", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, sa.CheckConstraint("state IN ('RUNNING', 'DONE', 'FAILED')"), nullable=False),
+    sa.Column("start_time", _TIME, nullable=False),
+    sa.Column("end_time", _TIME, nullable=False),
+    sa.Column("customer", sa.BigInteger, nullable=False),
+    sa.Column("next_time", _TIME, nullable=False),
+    sa.Column("customers_total", sa.BigInteger, nullable=False),
+    sa.Column("customers_done", sa.BigInteger, nullable=False),
+    sa.Column("events_done", sa.BigInteger, nullable=False),
+    sa.Column("created_at", _TIME, nullable=False),
+    sa.Column("ended_at", _TIME),
+    sa.Column("error", sa.Text, nullable=False),
+    sa.Index("recounts_by_meter", "meter", "number"),
+    sa.Index("recounts_running", "meter", unique=True, postgresql_where=sa.text("state = 'RUNNING'")),
+)
+
+# What a recount asks the rollup to set: a meter's totals of a customer in whole quarters of an hour.
+recount_slices: Final = sa.Table(
+    "recount_slices",
+    metadata,
+    sa.Column("recount", sa.BigInteger, primary_key=True),
+    sa.Column("customer", sa.BigInteger, primary_key=True),
+    sa.Column("start_time", _TIME, primary_key=True),
+    sa.Column("end_time", _TIME, nullable=False),
+    sa.Column("meter", sa.Integer, nullable=False),
+    sa.Column("tx", Xid8, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Index("recount_slices_tx", "tx"),
 )
 
 # Identities. Partitioned by hash of the customer.
@@ -295,7 +349,8 @@ quarantine: Final = sa.Table(
     sa.Index("quarantine_by_customer", "customer_id", postgresql_where=_held),
 )
 
-# Of quarters of an hour (UTC), cut at edges. `seal` as in events.
+# Of quarters of an hour (UTC), cut at edges. `seal` as in events; -1 for what a meter counted only after the seal that it
+# would belong to: it is shown and never billed.
 bucket_totals: Final = sa.Table(
     "bucket_totals",
     metadata,
@@ -308,6 +363,20 @@ bucket_totals: Final = sa.Table(
     sa.Index("bucket_totals_late", "customer", "seal", postgresql_where=sa.text("seal <> 0")),
 )
 
+# Digests of the values that UNIQUE meters saw, by bucket: sets of them merge without counting any value twice.
+bucket_values: Final = sa.Table(
+    "bucket_values",
+    metadata,
+    sa.Column("customer", sa.BigInteger, primary_key=True),
+    sa.Column("meter", sa.Integer, primary_key=True),
+    sa.Column("digest", sa.Uuid, primary_key=True),
+    sa.Column("start_time", _TIME, primary_key=True),
+    sa.Column("seal", sa.BigInteger, primary_key=True),
+    sa.Column("group_key", sa.Uuid, primary_key=True),
+    sa.Index("bucket_values_by_time", "customer", "meter", "start_time"),
+)
+
+# Of UNIQUE, `sum` is how many of the period's values no other row of it has counted.
 period_totals: Final = sa.Table(
     "period_totals",
     metadata,
@@ -371,6 +440,8 @@ sealed_totals: Final = sa.Table(
     sa.Column("meter", sa.Integer, primary_key=True),
     *_group(),
     *_state(),
+    # Of UNIQUE: how many of the group's values no other group of the meter has counted. These add up, `sum` does not.
+    sa.Column("own_values", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("trace_ids", ARRAY(sa.Uuid), nullable=False),
 )
 

@@ -7,6 +7,7 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy.dialects.postgresql import JSONPATH
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from services.kit.db import Database
@@ -22,7 +23,7 @@ def is_no_partition(_item: Any, name: str | None, kind: str, _reflected: bool, _
 def database(migrated: Settings) -> Iterator[Database]:
     database = Database(migrated.database_url, schema=migrated.database_schema, service="usage")
     dialect = cast("PGDialect", database.engine.dialect)
-    dialect.ischema_names = {**dialect.ischema_names, "xid8": Xid8}
+    dialect.ischema_names = {**dialect.ischema_names, "xid8": Xid8, "jsonpath": JSONPATH}
     yield database
     database.dispose()
 

@@ -20,6 +20,52 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _FilterOperator:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FilterOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FilterOperator.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FILTER_OPERATOR_UNSPECIFIED: _FilterOperator.ValueType  # 0
+    """Refused."""
+    FILTER_OPERATOR_EQUALS: _FilterOperator.ValueType  # 1
+    """It is the same text."""
+    FILTER_OPERATOR_IN: _FilterOperator.ValueType  # 2
+    """It is one of the texts."""
+    FILTER_OPERATOR_EXISTS: _FilterOperator.ValueType  # 3
+    """There is one, and be it empty."""
+    FILTER_OPERATOR_LESS: _FilterOperator.ValueType  # 4
+    """It is a smaller number."""
+    FILTER_OPERATOR_LESS_OR_EQUAL: _FilterOperator.ValueType  # 5
+    """It is a smaller number or the same."""
+    FILTER_OPERATOR_GREATER: _FilterOperator.ValueType  # 6
+    """It is a larger number."""
+    FILTER_OPERATOR_GREATER_OR_EQUAL: _FilterOperator.ValueType  # 7
+    """It is a larger number or the same."""
+
+class FilterOperator(_FilterOperator, metaclass=_FilterOperatorEnumTypeWrapper):
+    """What a filter asks of an attribute's value. The last four compare numbers: an optional sign, at most 40 digits, and at
+    most 40 more behind a point. A value that is written in any other way matches none of them.
+    """
+
+FILTER_OPERATOR_UNSPECIFIED: FilterOperator.ValueType  # 0
+"""Refused."""
+FILTER_OPERATOR_EQUALS: FilterOperator.ValueType  # 1
+"""It is the same text."""
+FILTER_OPERATOR_IN: FilterOperator.ValueType  # 2
+"""It is one of the texts."""
+FILTER_OPERATOR_EXISTS: FilterOperator.ValueType  # 3
+"""There is one, and be it empty."""
+FILTER_OPERATOR_LESS: FilterOperator.ValueType  # 4
+"""It is a smaller number."""
+FILTER_OPERATOR_LESS_OR_EQUAL: FilterOperator.ValueType  # 5
+"""It is a smaller number or the same."""
+FILTER_OPERATOR_GREATER: FilterOperator.ValueType  # 6
+"""It is a larger number."""
+FILTER_OPERATOR_GREATER_OR_EQUAL: FilterOperator.ValueType  # 7
+"""It is a larger number or the same."""
+Global___FilterOperator: _TypeAlias = FilterOperator  # noqa: Y015
+
 class _Aggregation:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -32,9 +78,19 @@ class _AggregationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aggregati
     """The number of events."""
     AGGREGATION_SUM: _Aggregation.ValueType  # 2
     """The sum of a quantity."""
+    AGGREGATION_MAX: _Aggregation.ValueType  # 3
+    """The largest of a quantity."""
+    AGGREGATION_MIN: _Aggregation.ValueType  # 4
+    """The smallest of a quantity."""
+    AGGREGATION_AVG: _Aggregation.ValueType  # 5
+    """The mean of a quantity over the events that have it, rounded to 12 decimals, half up."""
+    AGGREGATION_UNIQUE: _Aggregation.ValueType  # 6
+    """The number of distinct values of an attribute."""
+    AGGREGATION_LATEST: _Aggregation.ValueType  # 7
+    """The quantity of the event with the latest time; of several, of the one whose id is last by its bytes."""
 
 class Aggregation(_Aggregation, metaclass=_AggregationEnumTypeWrapper):
-    """How a meter adds events up."""
+    """How a meter makes one value of many events. All are exact, and merge over windows, groups and late usage."""
 
 AGGREGATION_UNSPECIFIED: Aggregation.ValueType  # 0
 """Refused."""
@@ -42,11 +98,21 @@ AGGREGATION_COUNT: Aggregation.ValueType  # 1
 """The number of events."""
 AGGREGATION_SUM: Aggregation.ValueType  # 2
 """The sum of a quantity."""
+AGGREGATION_MAX: Aggregation.ValueType  # 3
+"""The largest of a quantity."""
+AGGREGATION_MIN: Aggregation.ValueType  # 4
+"""The smallest of a quantity."""
+AGGREGATION_AVG: Aggregation.ValueType  # 5
+"""The mean of a quantity over the events that have it, rounded to 12 decimals, half up."""
+AGGREGATION_UNIQUE: Aggregation.ValueType  # 6
+"""The number of distinct values of an attribute."""
+AGGREGATION_LATEST: Aggregation.ValueType  # 7
+"""The quantity of the event with the latest time; of several, of the one whose id is last by its bytes."""
 Global___Aggregation: _TypeAlias = Aggregation  # noqa: Y015
 
 @_typing.final
 class Meter(_message.Message):
-    """How the events of one type become a quantity."""
+    """How the events of one type become a quantity. What it counts never changes: `unit` and `description` may."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -56,19 +122,54 @@ class Meter(_message.Message):
     QUANTITY_FIELD_NUMBER: _builtins.int
     UNIT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    COUNT_FROM_FIELD_NUMBER: _builtins.int
+    ARCHIVE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Chosen by the user, such as `requests`: a lower-case letter, then at most 62 of a-z, 0-9, `_`, `-`, `.`."""
     event_type: _builtins.str
     """The type of the events that it counts."""
     aggregation: Global___Aggregation.ValueType
-    """How it adds them up."""
+    """How it makes one value of many events."""
     quantity: _builtins.str
-    """The name in the event's `quantities` that it adds up. Empty for COUNT. An event without it counts as 0."""
+    """The name in the events' `quantities` that SUM, MAX, MIN, AVG and LATEST take. Empty for COUNT and UNIQUE. An event
+    without it counts as 0 for SUM, and is not counted by the others.
+    """
     unit: _builtins.str
-    """The unit for people, such as `requests` or `By` (UCUM)."""
+    """The unit for people, such as `requests` or `By` (UCUM). At most 64 bytes."""
+    attribute: _builtins.str
+    """The name in the events' `attributes` whose distinct values UNIQUE counts. Empty for all others. An event without it
+    is not counted; an empty value is a value.
+    """
+    description: _builtins.str
+    """What it is for, for people. At most 1,024 bytes."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
+
+    @_builtins.property
+    def filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeterFilter]:
+        """Which events it counts: those for which all of these hold. At most 16."""
+
+    @_builtins.property
+    def group_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Attributes by whose values its totals are kept apart. At most 8. An event without such an attribute is in a group
+        without it. Each combination of values has totals of its own for every quarter of an hour: choose attributes with few
+        values, such as a region, and none such as a user's id. Limits apply to all groups together.
+        """
+
+    @_builtins.property
+    def count_from(self) -> _timestamp_pb2.Timestamp:
+        """Of the events that were stored before it was created, it counts those of this time or later. Not set: none of them.
+        Usage of periods that were closed before is shown and never billed.
+        """
+
+    @_builtins.property
+    def archive_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it counts nothing more. Not set while it counts."""
 
     def __init__(
         self,
@@ -79,14 +180,52 @@ class Meter(_message.Message):
         quantity: _builtins.str = ...,
         unit: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        attribute: _builtins.str = ...,
+        filters: _abc.Iterable[Global___MeterFilter] | None = ...,
+        group_by: _abc.Iterable[_builtins.str] | None = ...,
+        description: _builtins.str = ...,
+        count_from: _timestamp_pb2.Timestamp | None = ...,
+        archive_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "count_from", b"count_from", "create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "create_time", b"create_time", "event_type", b"event_type", "id", b"id", "quantity", b"quantity", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "archive_time", b"archive_time", "attribute", b"attribute", "count_from", b"count_from", "create_time", b"create_time", "description", b"description", "event_type", b"event_type", "filters", b"filters", "group_by", b"group_by", "id", b"id", "quantity", b"quantity", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Meter: _TypeAlias = Meter  # noqa: Y015
+
+@_typing.final
+class MeterFilter(_message.Message):
+    """A condition on an attribute of an event. It does not hold for an event without the attribute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    """The attribute's name."""
+    operator: Global___FilterOperator.ValueType
+    """What is asked of it."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With what it is compared: none for EXISTS, 1 to 100 for IN, one for the others. Each at most 256 bytes."""
+
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+        operator: Global___FilterOperator.ValueType = ...,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "operator", b"operator", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeterFilter: _TypeAlias = MeterFilter  # noqa: Y015
 
 @_typing.final
 class CreateMeterRequest(_message.Message):

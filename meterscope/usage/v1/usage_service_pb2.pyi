@@ -282,7 +282,7 @@ class SealedTotal(_message.Message):
 
     @_builtins.property
     def value(self) -> _decimal_pb2.Decimal:
-        """The meter's value in the period."""
+        """The meter's value in the period. 0 of no events."""
 
     @_builtins.property
     def sample_trace_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -315,23 +315,29 @@ class LateUsage(_message.Message):
 
     PERIOD_END_TIME_FIELD_NUMBER: _builtins.int
     TOTALS_FIELD_NUMBER: _builtins.int
+    MERGED_TOTALS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def period_end_time(self) -> _timestamp_pb2.Timestamp:
         """The end of the period that it belongs to."""
 
     @_builtins.property
     def totals(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedTotal]:
-        """The meters' totals over sealed and all late usage together."""
+        """The meters' totals over sealed and all late usage together, without corrected events."""
+
+    @_builtins.property
+    def merged_totals(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedTotal]:
+        """The same with each meter's groups as one."""
 
     def __init__(
         self,
         *,
         period_end_time: _timestamp_pb2.Timestamp | None = ...,
         totals: _abc.Iterable[Global___SealedTotal] | None = ...,
+        merged_totals: _abc.Iterable[Global___SealedTotal] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["period_end_time", b"period_end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["period_end_time", b"period_end_time", "totals", b"totals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["merged_totals", b"merged_totals", "period_end_time", b"period_end_time", "totals", b"totals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -347,6 +353,7 @@ class SealUsageResponse(_message.Message):
     TOTALS_FIELD_NUMBER: _builtins.int
     LATE_USAGE_FIELD_NUMBER: _builtins.int
     QUARANTINED_EVENTS_FIELD_NUMBER: _builtins.int
+    MERGED_TOTALS_FIELD_NUMBER: _builtins.int
     seal_id: _builtins.str
     """The seal's id."""
     quarantined_events: _builtins.int
@@ -359,6 +366,10 @@ class SealUsageResponse(_message.Message):
     def late_usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___LateUsage]:
         """Late usage of earlier seals of this customer."""
 
+    @_builtins.property
+    def merged_totals(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedTotal]:
+        """The frozen totals with each meter's groups as one: neither a MAX nor a UNIQUE of groups may be added up."""
+
     def __init__(
         self,
         *,
@@ -366,10 +377,11 @@ class SealUsageResponse(_message.Message):
         totals: _abc.Iterable[Global___SealedTotal] | None = ...,
         late_usage: _abc.Iterable[Global___LateUsage] | None = ...,
         quarantined_events: _builtins.int = ...,
+        merged_totals: _abc.Iterable[Global___SealedTotal] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["late_usage", b"late_usage", "quarantined_events", b"quarantined_events", "seal_id", b"seal_id", "totals", b"totals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["late_usage", b"late_usage", "merged_totals", b"merged_totals", "quarantined_events", b"quarantined_events", "seal_id", b"seal_id", "totals", b"totals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

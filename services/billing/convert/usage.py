@@ -36,12 +36,14 @@ def entitlements(
 
 
 def seal(message: usage_service_pb2.SealUsageResponse) -> Seal:
-    """Decode a closed period. Groups of a meter are added up: prices know no groups."""
+    """Decode a closed period. Prices know no groups: they are applied to a meter's groups as one."""
     return Seal(
         id=message.seal_id,
-        totals=_totals(message.totals),
+        totals=_totals(message.merged_totals or message.totals),
         late_usage=tuple(
-            LateUsage(instant(late.period_end_time, "late_usage.period_end_time"), _totals(late.totals))
+            LateUsage(
+                instant(late.period_end_time, "late_usage.period_end_time"), _totals(late.merged_totals or late.totals)
+            )
             for late in message.late_usage
         ),
         quarantined_events=message.quarantined_events,

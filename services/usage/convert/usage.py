@@ -8,7 +8,7 @@ from services.kit.errors import InvalidArgument
 from services.kit.money import decimal_to_proto
 from services.usage.convert.fields import instant, text, timestamp
 from services.usage.domain.window import Window
-from services.usage.store.seals import Total
+from services.usage.store.seals import Late, Total
 from services.usage.usecases.query import Question, Usage
 from services.usage.usecases.seal import Sealed
 
@@ -61,11 +61,19 @@ def sealed(found: Sealed) -> pb.SealUsageResponse:
     """Encode a closed period."""
     return pb.SealUsageResponse(
         seal_id=found.id,
-        totals=_totals(found.totals),
-        late_usage=[
-            pb.LateUsage(period_end_time=timestamp(late.period_end), totals=_totals(late.totals)) for late in found.late
-        ],
+        totals=_totals(found.totals.by_group),
+        merged_totals=_totals(found.totals.merged),
+        late_usage=map(late_usage, found.late),
         quarantined_events=found.quarantined,
+    )
+
+
+def late_usage(late: Late) -> pb.LateUsage:
+    """Encode what a seal has with all that came late."""
+    return pb.LateUsage(
+        period_end_time=timestamp(late.period_end),
+        totals=_totals(late.totals.by_group),
+        merged_totals=_totals(late.totals.merged),
     )
 
 
@@ -74,8 +82,8 @@ def _totals(totals: Sequence[Total]) -> list[pb.SealedTotal]:
         pb.SealedTotal(
             meter=total.meter,
             group=total.group,
-            value=decimal_to_proto(total.state.value(total.aggregation)),
-            event_count=total.state.count,
+            value=decimal_to_proto(total.value),
+            event_count=total.events,
             sample_trace_ids=total.trace_ids,
             event_type=total.event_type,
             unit=total.unit,

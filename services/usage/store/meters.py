@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONPATH, insert
 
-from services.usage.domain.meter import Aggregation, Meter
-from services.usage.tables import generations, meters
+from services.usage.domain.meter import Aggregation, Filter, Meter, Operator
+from services.usage.tables import generations, meters, seals
+
+_LAST_SEAL: Final = sa.select(sa.func.coalesce(sa.func.max(seals.c.number), 0)).scalar_subquery()
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,18 @@ def create(conn: sa.Connection, meter: Meter, *, tx: int, now: datetime) -> None
         "event_type": meter.event_type,
         "aggregation": meter.aggregation.value,
         "quantity": meter.quantity,
+        "attribute": meter.attribute,
+        "filters": [[each.attribute, each.operator.value, list(each.values)] for each in meter.filters],
+        # As a text: SQLAlchemy's own type would make a path of keys of it.
+        "filter": sa.cast(sa.literal(meter.path, sa.Text), JSONPATH),
+        "group_by": list(meter.group_by),
         "unit": meter.unit,
+        "description": meter.description,
         "create_time": now,
         "from_tx": tx,
         "generation": sa.select(sa.func.max(generations.c.number)).scalar_subquery(),
+        "count_from": meter.count_from,
+        "sealed_upto": None if meter.count_from is None else _LAST_SEAL,
     }
     conn.execute(insert(meters).values(values).on_conflict_do_nothing())
 
@@ -59,5 +69,11 @@ def _stored(row: Any) -> StoredMeter:
         quantity=row.quantity,
         unit=row.unit,
         create_time=row.create_time,
+        attribute=row.attribute,
+        filters=tuple(Filter(name, Operator(operator), tuple(values)) for name, operator, values in row.filters),
+        group_by=tuple(row.group_by),
+        description=row.description,
+        count_from=row.count_from,
+        archive_time=row.archive_time,
     )
     return StoredMeter(row.number, meter)

@@ -4,6 +4,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from services.usage.store import states
 from services.usage.store.customers import PERIOD_START
 from services.usage.store.places import STRIPE
 from services.usage.store.rollup import Moved, Published
@@ -14,7 +15,7 @@ _CURRENT: Final = sa.text(
     f"""
     SELECT c.id AS customer_id, m.id AS meter_id, t.period_start,
            to_char(t.period_start AT TIME ZONE c.time_zone, 'YYYYMM') AS month,
-           CASE m.aggregation WHEN 'COUNT' THEN sum(t.count) ELSE sum(t.sum) END AS value, 0 AS added
+           coalesce({states.value("t")}, 0) AS value, 0 AS added
     FROM period_totals AS t
     JOIN customers AS c ON c.number = t.customer
     JOIN meters AS m ON m.number = t.meter

@@ -11,8 +11,10 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from services.usage.store.customers import PERIOD_START
+from services.usage.store import states
+from services.usage.store.customers import PERIOD_END, PERIOD_START
 from services.usage.store.places import STRIPE
+from services.usage.store.states import BUCKET, DIGEST, MATCHES, NO_GROUP, PLAIN, QUARTER, TAKEN, TX
 from services.usage.tables import rollups
 
 # What one transaction may hold.
@@ -22,12 +24,23 @@ _TEMPORARY: Final = (
     """
     CREATE TEMPORARY TABLE IF NOT EXISTS slice (
         customer bigint, meter integer, start_time timestamptz, seal bigint, group_key uuid,
-        count bigint, sum numeric, newest timestamptz
+        count bigint, sum numeric, newest timestamptz, group_values jsonb, min numeric, max numeric,
+        latest_time timestamptz, latest_id text COLLATE "C", latest_value numeric
+    ) ON COMMIT DELETE ROWS
+    """,
+    """
+    CREATE TEMPORARY TABLE IF NOT EXISTS slice_values (
+        customer bigint, meter integer, start_time timestamptz, seal bigint, group_key uuid, digest uuid
     ) ON COMMIT DELETE ROWS
     """,
     """
     CREATE TEMPORARY TABLE IF NOT EXISTS moved (
         customer bigint, meter integer, period_start timestamptz, judged boolean, count bigint, sum numeric
+    ) ON COMMIT DELETE ROWS
+    """,
+    """
+    CREATE TEMPORARY TABLE IF NOT EXISTS spans (
+        customer bigint, meter integer, start_time timestamptz, end_time timestamptz
     ) ON COMMIT DELETE ROWS
     """,
 )
@@ -48,15 +61,15 @@ _IS_SAME_CLUSTER: Final = sa.text(
         = (SELECT system_identifier FROM generations ORDER BY number DESC LIMIT 1)
     """
 )
-_TX: Final = "CAST(CAST(:{} AS text) AS xid8)"
 _IN_SLICE: Final = (
-    f"{{0}}.generation = :generation AND {{0}}.tx >= {_TX.format('last')} AND {{0}}.tx < {_TX.format('upto')}"
+    f"{{0}}.generation = :generation AND {{0}}.tx >= {TX.format('last')} AND {{0}}.tx < {TX.format('upto')}"
 )
 _PENDING: Final = sa.text(
     f"""
-    SELECT EXISTS (SELECT FROM events WHERE tx >= {_TX.format("last")})
-        OR EXISTS (SELECT FROM changes WHERE tx >= {_TX.format("last")})
-        OR EXISTS (SELECT FROM edges WHERE tx >= {_TX.format("last")})
+    SELECT EXISTS (SELECT FROM events WHERE tx >= {TX.format("last")})
+        OR EXISTS (SELECT FROM changes WHERE tx >= {TX.format("last")})
+        OR EXISTS (SELECT FROM edges WHERE tx >= {TX.format("last")})
+        OR EXISTS (SELECT FROM recount_slices WHERE tx >= {TX.format("last")})
     """  # noqa: S608 - the parts are constants
 )
 _CUT: Final = sa.text(
@@ -65,16 +78,27 @@ _CUT: Final = sa.text(
     ORDER BY e.tx OFFSET :most LIMIT 1
     """  # noqa: S608
 )
-_STATES: Final = """
-    CAST('00000000-0000-0000-0000-000000000000' AS uuid), count(*),
+# Which kinds of meters count something in a turn: what there is none of costs nothing.
+_KINDS: Final = sa.text(
+    f"""
+    SELECT coalesce(bool_or({PLAIN}), false) AS plain, coalesce(bool_or(NOT {PLAIN}), false) AS rich,
+           coalesce(bool_or(m.aggregation = 'UNIQUE'), false) AS uniques
+    FROM meters AS m
+    WHERE m.until_tx IS NULL OR (m.until_generation, m.until_tx) > (CAST(:generation AS integer), {TX.format("last")})
+    """  # noqa: S608
+)
+_KEY: Final = "customer, meter, start_time, seal, group_key"
+_SUMS: Final = f"""
+    {NO_GROUP}, count(*),
     coalesce(sum(CASE WHEN m.aggregation = 'SUM' THEN CAST(e.quantities -> m.quantity AS numeric) END), 0), max(e.time)
 """
-_METERS: Final = "JOIN meters AS m ON m.event_type = e.type AND (m.generation, m.from_tx) <= (e.generation, e.tx)"
+_METERS: Final = f"JOIN meters AS m ON {TAKEN}"
+_ADD_UP: Final = f"INSERT INTO slice ({_KEY}, count, sum, newest)"
 _AGGREGATE: Final = sa.text(
     f"""
-    INSERT INTO slice
-    SELECT e.customer, m.number, date_bin('15 minutes', e.time, TIMESTAMPTZ '2000-01-01'), e.seal, {_STATES}
-    FROM events AS e {_METERS}
+    {_ADD_UP}
+    SELECT e.customer, m.number, {QUARTER}, e.seal, {_SUMS}
+    FROM events AS e {_METERS} AND {PLAIN}
     WHERE {_IN_SLICE.format("e")}
     GROUP BY 1, 2, 3, 4
     """  # noqa: S608
@@ -92,13 +116,30 @@ _CUT_AT_EDGES: Final = sa.text(
         DELETE FROM slice AS s USING edges AS g WHERE g.customer = s.customer AND g.quarter = s.start_time
         RETURNING s.customer, s.start_time AS quarter
     )
-    INSERT INTO slice
-    SELECT e.customer, m.number, {_CUT_BUCKET}, e.seal, {_STATES}
+    {_ADD_UP}
+    SELECT e.customer, m.number, {_CUT_BUCKET}, e.seal, {_SUMS}
     FROM (SELECT DISTINCT customer, quarter FROM whole) AS q
     JOIN events AS e
-        ON e.customer = q.customer AND e.time >= q.quarter AND e.time < q.quarter + interval '15 minutes' {_METERS}
+        ON e.customer = q.customer AND e.time >= q.quarter AND e.time < q.quarter + interval '15 minutes'
+    {_METERS} AND {PLAIN}
     WHERE {_IN_SLICE.format("e")}
     GROUP BY 1, 2, 3, 4
+    """  # noqa: S608
+)
+# What needs an event's attributes, or more than a sum of it. Buckets are cut at edges at once.
+_RICH: Final = states.events(
+    f"events AS e {_METERS} AND NOT {PLAIN} WHERE {_IN_SLICE.format('e')}", start=BUCKET, seal="e.seal"
+)
+_AGGREGATE_RICH: Final = sa.text(
+    f"INSERT INTO slice ({_KEY}, group_values, {states.STATE}, newest) "
+    + states.aggregated(_RICH, f"{_KEY}, group_values")
+)
+_UNIQUE: Final = states.events(
+    f"events AS e {_METERS} AND m.aggregation = 'UNIQUE' WHERE {_IN_SLICE.format('e')}", start=BUCKET, seal="e.seal"
+)
+_TAKE_VALUES: Final = sa.text(
+    f"""
+    INSERT INTO slice_values SELECT DISTINCT {_KEY}, {DIGEST.format("text")} FROM ({_UNIQUE}) AS u
     """  # noqa: S608
 )
 _ADD_BUCKETS: Final = sa.text(
@@ -109,25 +150,78 @@ _ADD_BUCKETS: Final = sa.text(
     DO UPDATE SET count = t.count + excluded.count, sum = t.sum + excluded.sum
     """
 )
-_OF_BUCKET: Final = PERIOD_START.format(customer="b.customer", zone="c.time_zone", instant="b.start_time")
-_ADD_PERIODS: Final = sa.text(
+_ADD_RICH_BUCKETS: Final = sa.text(
     f"""
-    WITH places AS MATERIALIZED (
+    INSERT INTO bucket_totals AS t ({_KEY}, group_values, {states.STATE})
+    SELECT {_KEY}, group_values, {states.STATE} FROM slice ORDER BY {_KEY}
+    ON CONFLICT ({_KEY}) DO UPDATE SET {states.added("t", "excluded")}
+    """  # noqa: S608
+)
+_OF_BUCKET: Final = PERIOD_START.format(customer="b.customer", zone="c.time_zone", instant="b.start_time")
+_PLACED: Final = f"""
+    places AS MATERIALIZED (
         SELECT b.customer, b.start_time, {_OF_BUCKET} AS period_start
         FROM (SELECT DISTINCT customer, start_time FROM slice) AS b JOIN customers AS c ON c.number = b.customer
     ), placed AS MATERIALIZED (
         SELECT b.*, p.period_start FROM slice AS b JOIN places AS p USING (customer, start_time)
-    ), counted AS (
-        INSERT INTO period_totals AS t
-            (customer, meter, period_start, seal, group_key, count, sum, generation, position)
-        SELECT customer, meter, period_start, seal, group_key, sum(count), sum(sum),
-               CAST(:generation AS integer), {_TX.format("upto")}
+    )
+"""  # noqa: S608
+_PERIOD_KEY: Final = "customer, meter, period_start, seal, group_key"
+_MOVE: Final = """
+    INSERT INTO moved SELECT customer, meter, period_start, true, sum(count), sum(sum) FROM placed GROUP BY 1, 2, 3
+"""
+_ADD_PERIODS: Final = sa.text(
+    f"""
+    WITH {_PLACED}, counted AS (
+        INSERT INTO period_totals AS t ({_PERIOD_KEY}, count, sum, generation, position)
+        SELECT {_PERIOD_KEY}, sum(count), sum(sum), CAST(:generation AS integer), {TX.format("upto")}
         FROM placed GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
-        ON CONFLICT (customer, meter, period_start, seal, group_key)
+        ON CONFLICT ({_PERIOD_KEY})
         DO UPDATE SET count = t.count + excluded.count, sum = t.sum + excluded.sum,
                       generation = excluded.generation, position = excluded.position
     )
-    INSERT INTO moved SELECT customer, meter, period_start, true, sum(count), sum(sum) FROM placed GROUP BY 1, 2, 3
+    {_MOVE}
+    """  # noqa: S608
+)
+_ADD_RICH_PERIODS: Final = sa.text(
+    f"""
+    WITH {_PLACED}, counted AS (
+        INSERT INTO period_totals AS t ({_PERIOD_KEY}, group_values, {states.STATE}, generation, position)
+        SELECT {_PERIOD_KEY}, group_values, {states.merged("p")}, CAST(:generation AS integer), {TX.format("upto")}
+        FROM placed AS p GROUP BY {_PERIOD_KEY}, group_values ORDER BY {_PERIOD_KEY}
+        ON CONFLICT ({_PERIOD_KEY})
+        DO UPDATE SET {states.added("t", "excluded")}, generation = excluded.generation, position = excluded.position
+    )
+    {_MOVE}
+    """  # noqa: S608
+)
+_PERIOD_OF_BUCKET: Final = {"customer": "b.customer", "zone": "c.time_zone", "instant": "b.start_time"}
+# The statement sees the values as they were before it: what a period has in none of its buckets is new to it.
+_ADD_VALUES: Final = sa.text(
+    f"""
+    WITH fresh AS (
+        INSERT INTO bucket_values ({_KEY}, digest)
+        SELECT {_KEY}, digest FROM slice_values ORDER BY customer, meter, digest, start_time, seal, group_key
+        ON CONFLICT DO NOTHING
+        RETURNING {_KEY}, digest
+    ), places AS MATERIALIZED (
+        SELECT b.customer, b.start_time, {PERIOD_START.format(**_PERIOD_OF_BUCKET)} AS period_start,
+               {PERIOD_END.format(**_PERIOD_OF_BUCKET)} AS period_end
+        FROM (SELECT DISTINCT customer, start_time FROM slice_values) AS b JOIN customers AS c ON c.number = b.customer
+    ), once AS (
+        SELECT DISTINCT ON (f.customer, f.meter, p.period_start, f.digest) f.*, p.period_start, p.period_end
+        FROM fresh AS f JOIN places AS p USING (customer, start_time)
+        ORDER BY f.customer, f.meter, p.period_start, f.digest, f.seal, f.group_key
+    ), new AS (
+        SELECT {_PERIOD_KEY}, count(*) AS count FROM once AS o
+        WHERE NOT EXISTS (SELECT FROM bucket_values AS v
+                          WHERE v.customer = o.customer AND v.meter = o.meter AND v.digest = o.digest
+                              AND v.start_time >= o.period_start AND v.start_time < o.period_end)
+        GROUP BY {_PERIOD_KEY}
+    )
+    UPDATE period_totals AS t SET sum = t.sum + n.count FROM new AS n
+    WHERE t.customer = n.customer AND t.meter = n.meter AND t.period_start = n.period_start AND t.seal = n.seal
+        AND t.group_key = n.group_key
     """  # noqa: S608
 )
 _SAMPLE: Final = sa.text(
@@ -136,26 +230,26 @@ _SAMPLE: Final = sa.text(
     SELECT DISTINCT ON (1, 2, 3, 4) e.customer, m.number, CAST(e.time AT TIME ZONE 'UTC' AS date), e.seal, e.time,
            e.trace_id
     FROM events AS e {_METERS}
-    WHERE e.sampled AND {_IN_SLICE.format("e")}
+    WHERE e.sampled AND {_IN_SLICE.format("e")} AND {MATCHES}
     ORDER BY 1, 2, 3, 4, e.tx, e.time
     ON CONFLICT DO NOTHING
     """  # noqa: S608
 )
 _MOVED: Final = sa.text(
-    """
+    f"""
     WITH keys AS (
         SELECT customer, meter, period_start, sum(count) AS count, sum(sum) AS sum FROM moved GROUP BY 1, 2, 3
     )
     SELECT c.id AS customer_id, m.id AS meter_id, k.period_start,
            to_char(k.period_start AT TIME ZONE c.time_zone, 'YYYYMM') AS month,
-           CASE m.aggregation WHEN 'COUNT' THEN sum(t.count) ELSE sum(t.sum) END AS value,
-           CASE m.aggregation WHEN 'COUNT' THEN k.count ELSE k.sum END AS added
+           coalesce({states.value("t")}, 0) AS value,
+           CASE m.aggregation WHEN 'COUNT' THEN k.count WHEN 'SUM' THEN k.sum ELSE 0 END AS added
     FROM keys AS k
     JOIN period_totals AS t USING (customer, meter, period_start)
     JOIN customers AS c ON c.number = k.customer
     JOIN meters AS m ON m.number = k.meter
     GROUP BY c.number, m.number, k.period_start, k.count, k.sum
-    """
+    """  # noqa: S608
 )
 _TAKEN: Final = sa.text("SELECT sum(count), avg(extract(epoch FROM clock_timestamp() - newest)) FROM slice")
 
@@ -187,7 +281,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class Moved:
-    """A period total that moved: its value now, and how much of it is new."""
+    """A period total that moved: its value now, and how much was added to it: 0 where an aggregation adds nothing up."""
 
     customer_id: str
     meter_id: str
@@ -250,16 +344,23 @@ def begin(conn: sa.Connection, most: int, density: int = MAX_EVENTS_A_TRANSACTIO
 
 def add(conn: sa.Connection, turn: Turn) -> Taken:
     """Add the turn's events to the totals."""
+    kinds = conn.execute(_KINDS, turn.parameters()).one()
     conn.execute(_PLAN_TO_HASH)
-    conn.execute(_AGGREGATE, turn.parameters())
+    if kinds.plain:
+        conn.execute(_AGGREGATE, turn.parameters())
     conn.execute(_PLAN_FREELY)
-    if conn.execute(_TOUCHES_EDGES).scalar_one():
+    if kinds.plain and conn.execute(_TOUCHES_EDGES).scalar_one():
         conn.execute(_CUT_AT_EDGES, turn.parameters())
+    if kinds.rich:
+        conn.execute(_AGGREGATE_RICH, turn.parameters())
     counted, age = conn.execute(_TAKEN).one()
     if counted is None:
         return Taken(0, 0.0)
-    conn.execute(_ADD_BUCKETS)
-    conn.execute(_ADD_PERIODS, turn.parameters())
+    conn.execute(_ADD_RICH_BUCKETS if kinds.rich else _ADD_BUCKETS)
+    conn.execute(_ADD_RICH_PERIODS if kinds.rich else _ADD_PERIODS, turn.parameters())
+    if kinds.uniques:
+        conn.execute(_TAKE_VALUES, turn.parameters())
+        conn.execute(_ADD_VALUES)
     conn.execute(_SAMPLE, turn.parameters())
     return Taken(int(counted), float(age))
 

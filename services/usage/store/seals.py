@@ -1,7 +1,9 @@
 """Seals: the ends of closed periods, their frozen totals, and what came too late for them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -9,90 +11,124 @@ from sqlalchemy.dialects.postgresql import insert
 
 from services.kit.ids import new_id
 from services.usage.domain.instant import EARLIEST
-from services.usage.domain.meter import Aggregation, State
+from services.usage.store import states
 from services.usage.store.counted import COUNTED_NOW
+from services.usage.store.states import COUNTS, MATCHES, STATE
 from services.usage.tables import seals
 
+_SEALED_SCOPE: Final = (
+    "b.customer = :customer AND b.seal = 0 AND b.start_time >= :from_time AND b.start_time < :end_time"
+)
+# Buckets are without corrected events; what came late for a seal is in buckets of its own.
+_WHOLE_SCOPE: Final = f"(({_SEALED_SCOPE}) OR (b.customer = :customer AND b.seal = :seal AND b.seal <> 0))"
+
+
+def _scoped(parts: str, scope: str) -> str:
+    """Return a query for the states of a seal by meter and group; those of UNIQUE are counted from their values.
+
+    Args:
+        parts: a query for states to merge.
+        scope: which buckets' values count.
+    """
+    return f"""
+        WITH merged AS (
+            SELECT p.meter, p.group_key, CAST(min(CAST(p.group_values AS text)) AS jsonb) AS group_values,
+                   {states.merged("p")}
+            FROM ({parts}) AS p GROUP BY p.meter, p.group_key
+        ), found AS MATERIALIZED (
+            SELECT DISTINCT b.meter, b.group_key, b.digest FROM bucket_values AS b WHERE {scope}
+        ), of_group AS (
+            SELECT meter, group_key, count(*) AS values FROM found GROUP BY 1, 2
+        ), own AS (
+            SELECT meter, group_key, count(*) AS values FROM (
+                SELECT DISTINCT ON (meter, digest) meter, group_key FROM found ORDER BY meter, digest, group_key) AS o
+            GROUP BY 1, 2
+        )
+        SELECT t.meter, t.group_key, t.group_values, t.count, t.sum + coalesce(g.values, 0) AS sum, t.min, t.max,
+               t.latest_time, t.latest_id, t.latest_value, coalesce(o.values, 0) AS own_values
+        FROM merged AS t
+        LEFT JOIN of_group AS g USING (meter, group_key)
+        LEFT JOIN own AS o USING (meter, group_key)
+    """  # noqa: S608 - the parts are constants
+
+
+_PART: Final = f"b.meter, b.group_key, b.group_values, {', '.join(f'b.{each.strip()}' for each in STATE.split(','))}"
 _COPY: Final = sa.text(
-    """
-    INSERT INTO sealed_totals (customer, seal, meter, group_key, group_values, count, sum, trace_ids)
-    SELECT b.customer, :seal, b.meter, b.group_key, CAST(min(CAST(b.group_values AS text)) AS jsonb),
-           sum(b.count), sum(b.sum),
+    f"""
+    INSERT INTO sealed_totals (customer, seal, meter, group_key, group_values, {STATE}, own_values, trace_ids)
+    SELECT :customer, :seal, t.meter, t.group_key, t.group_values, {STATE}, t.own_values,
            coalesce((SELECT array_agg(s.trace_id ORDER BY s.time) FROM trace_samples AS s
-                     WHERE s.customer = b.customer AND s.meter = b.meter AND s.seal = 0
-                         AND s.time >= :from_time AND s.time < :end_time), '{}')
-    FROM bucket_totals AS b
-    WHERE b.customer = :customer AND b.seal = 0 AND b.start_time >= :from_time AND b.start_time < :end_time
-    GROUP BY b.customer, b.meter, b.group_key
-    """
+                     WHERE s.customer = :customer AND s.meter = t.meter AND s.seal = 0
+                         AND s.time >= :from_time AND s.time < :end_time), '{{}}')
+    FROM ({_scoped(f"SELECT {_PART} FROM bucket_totals AS b WHERE {_SEALED_SCOPE}", _SEALED_SCOPE)}) AS t
+    """  # noqa: S608
 )
 # The day's sample may lie outside a period that begins or ends within the day: then the first event's trace stands in.
 _FIRST_TRACE: Final = sa.text(
     f"""
     UPDATE sealed_totals AS t
     SET trace_ids = coalesce((
-        SELECT ARRAY[e.trace_id] FROM events AS e JOIN meters AS m ON m.event_type = e.type AND m.number = t.meter
+        SELECT ARRAY[e.trace_id] FROM events AS e JOIN meters AS m ON m.number = t.meter AND {COUNTS}
         WHERE e.customer = t.customer AND e.seal = 0 AND e.trace_id IS NOT NULL
-            AND e.time >= :from_time AND e.time < :end_time AND (m.generation, m.from_tx) <= (e.generation, e.tx)
-            AND {COUNTED_NOW.format(event="e")}
+            AND e.time >= :from_time AND e.time < :end_time AND {MATCHES} AND {COUNTED_NOW.format(event="e")}
         ORDER BY e.time LIMIT 1), '{{}}')
     WHERE t.customer = :customer AND t.seal = :seal AND t.trace_ids = '{{}}'
     """  # noqa: S608 - the parts are constants
 )
-_SHOWN: Final = "m.id AS meter, m.aggregation, m.event_type, m.unit, t.group_values, t.count AS events, t.sum"
-_SEALED: Final = sa.text(
-    f"""
-    SELECT {_SHOWN}, t.trace_ids FROM sealed_totals AS t JOIN meters AS m ON m.number = t.meter
-    WHERE t.customer = :customer AND t.seal = :seal ORDER BY m.id, t.group_key
-    """  # noqa: S608 - the parts are constants
-)
-# A correction takes nothing away from a sealed total. Of the meters of corrected events what was sealed is told anew from
-# the buckets, which are without those events; what came late for a seal is in buckets of its own.
-_WITH_LATE: Final = sa.text(
-    f"""
-    WITH corrected AS (
-        SELECT DISTINCT s.customer, s.number AS seal, m.number AS meter, s.from_time, s.end_time
-        FROM seals AS s
-        JOIN corrections AS k ON k.customer = s.customer AND k.seal = s.number AND k.seal <> 0
-        JOIN meters AS m ON m.event_type = k.event_type
-        WHERE s.customer = :customer AND s.number = :seal
-    ), parts AS (
-        SELECT f.meter, f.group_key, f.group_values, f.count, f.sum FROM sealed_totals AS f
-        WHERE f.customer = :customer AND f.seal = :seal
-            AND NOT EXISTS (SELECT FROM corrected AS r WHERE r.meter = f.meter)
-        UNION ALL
-        SELECT f.meter, f.group_key, f.group_values, coalesce(b.count, 0), coalesce(b.sum, 0)
-        FROM corrected AS r
-        JOIN sealed_totals AS f USING (customer, seal, meter)
-        CROSS JOIN LATERAL (
-            SELECT sum(count) AS count, sum(sum) AS sum FROM bucket_totals AS b
-            WHERE b.customer = f.customer AND b.meter = f.meter AND b.group_key = f.group_key AND b.seal = 0
-                AND b.start_time >= r.from_time AND b.start_time < r.end_time) AS b
-        UNION ALL
-        SELECT meter, group_key, group_values, count, sum FROM bucket_totals
-        WHERE customer = :customer AND seal = :seal AND seal <> 0
-    ), t AS (
-        SELECT meter, group_key, CAST(min(CAST(group_values AS text)) AS jsonb) AS group_values, sum(count) AS count,
-               sum(sum) AS sum
-        FROM parts GROUP BY meter, group_key
-    )
-    SELECT {_SHOWN},
+_SEALED: Final = """
+    SELECT f.meter, f.group_key, f.group_values, f.count, f.sum, f.min, f.max, f.latest_time, f.latest_id, f.latest_value,
+           f.own_values, f.trace_ids
+    FROM sealed_totals AS f WHERE f.customer = :customer AND f.seal = :seal
+"""
+# A correction takes nothing away from a sealed total: what was sealed is told anew from the buckets. A group with nothing
+# left in them is 0.
+_PARTS: Final = f"""
+    SELECT f.meter, f.group_key, f.group_values, CAST(0 AS bigint) AS count, CAST(0 AS numeric) AS sum,
+           CAST(NULL AS numeric) AS min, CAST(NULL AS numeric) AS max, CAST(NULL AS timestamptz) AS latest_time,
+           CAST(NULL AS text) COLLATE "C" AS latest_id, CAST(NULL AS numeric) AS latest_value
+    FROM sealed_totals AS f WHERE f.customer = :customer AND f.seal = :seal
+    UNION ALL
+    SELECT {_PART} FROM bucket_totals AS b WHERE {_WHOLE_SCOPE}
+"""  # noqa: S608
+_WITH_LATE: Final = f"""
+    SELECT w.*,
            coalesce((SELECT f.trace_ids FROM sealed_totals AS f WHERE f.customer = :customer AND f.seal = :seal
-                         AND f.meter = t.meter AND f.group_key = t.group_key), '{{}}')
+                         AND f.meter = w.meter AND f.group_key = w.group_key), '{{}}')
            || coalesce((SELECT array_agg(s.trace_id ORDER BY s.time) FROM trace_samples AS s
-                        WHERE s.customer = :customer AND s.meter = t.meter AND s.seal = :seal), '{{}}') AS trace_ids
-    FROM t JOIN meters AS m ON m.number = t.meter ORDER BY m.id, t.group_key
-    """  # noqa: S608
-)
+                        WHERE s.customer = :customer AND s.meter = w.meter AND s.seal = :seal), '{{}}') AS trace_ids
+    FROM ({_scoped(_PARTS, _WHOLE_SCOPE)}) AS w
+"""  # noqa: S608
+
+
+def _shown(totals: str) -> sa.TextClause:
+    """Return a query for what is told of totals, by meter and group, and of each meter's groups as one."""
+    merged = f"CASE WHEN m.aggregation = 'UNIQUE' THEN sum(t.own_values) ELSE {states.value('t')} END"
+    return sa.text(
+        f"""
+        SELECT m.id AS meter, m.aggregation, m.event_type, m.unit, t.group_key IS NULL AS is_merged,
+               CAST(min(CAST(t.group_values AS text)) AS jsonb) AS group_values, sum(t.count) AS events,
+               coalesce(CASE WHEN t.group_key IS NULL THEN {merged} ELSE {states.value("t")} END, 0) AS value,
+               min(t.trace_ids) AS trace_ids
+        FROM ({totals}) AS t JOIN meters AS m ON m.number = t.meter
+        GROUP BY GROUPING SETS ((m.number, m.id, m.aggregation, m.event_type, m.unit, t.group_key),
+                                (m.number, m.id, m.aggregation, m.event_type, m.unit))
+        ORDER BY m.id, t.group_key
+        """  # noqa: S608
+    )
+
+
+_SHOW_SEALED: Final = _shown(_SEALED)
+_SHOW_WITH_LATE: Final = _shown(_WITH_LATE)
 _LATE: Final = sa.text(
     """
-    SELECT s.number, s.end_time FROM seals AS s
+    SELECT s.number, s.from_time, s.end_time FROM seals AS s
     WHERE s.customer = :customer AND s.end_time < :end_time AND s.sealed_at IS NOT NULL
         AND (EXISTS (SELECT FROM bucket_totals AS b
                      WHERE b.customer = s.customer AND b.seal = s.number AND b.seal <> 0)
             OR EXISTS (SELECT FROM corrections AS k
                        WHERE k.customer = s.customer AND k.seal = s.number AND k.seal <> 0))
-    ORDER BY s.end_time
+        AND s.end_time > :behind
+    ORDER BY s.end_time LIMIT :most
     """
 )
 
@@ -111,15 +147,23 @@ class Seal:
 
 @dataclass(frozen=True)
 class Total:
-    """A meter's total of a seal. `group` has the values of the group-by attributes."""
+    """A meter's total of a seal. `group` has the values of the group-by attributes; of no events the value is 0."""
 
     meter: str
-    aggregation: Aggregation
     event_type: str
     unit: str
     group: dict[str, str]
-    state: State
+    value: Decimal
+    events: int
     trace_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The totals of a seal: by meter and group, and by meter over all of its groups."""
+
+    by_group: list[Total]
+    merged: list[Total]
 
 
 @dataclass(frozen=True)
@@ -127,7 +171,7 @@ class Late:
     """Sealed and late usage of an earlier seal together."""
 
     period_end: datetime
-    totals: list[Total]
+    totals: Totals
 
 
 def create(conn: sa.Connection, customer: int, start: datetime, end: datetime) -> Seal:
@@ -160,21 +204,36 @@ def freeze(conn: sa.Connection, seal: Seal) -> None:
     conn.execute(sa.update(seals).where(*mine).values(sealed_at=sa.func.now()))
 
 
-def totals(conn: sa.Connection, seal: Seal) -> list[Total]:
+def totals(conn: sa.Connection, seal: Seal) -> Totals:
     """Return the frozen totals."""
-    return [_total(row) for row in conn.execute(_SEALED, {"customer": seal.customer, "seal": seal.number})]
+    return _totals(conn.execute(_SHOW_SEALED, {"customer": seal.customer, "seal": seal.number}))
 
 
-def late(conn: sa.Connection, customer: int, before: datetime) -> list[Late]:
+def late(
+    conn: sa.Connection, customer: int, before: datetime, *, behind: datetime = EARLIEST, most: int | None = None
+) -> list[Late]:
     """Return, for each seal that ends before and has late usage or corrections, sealed and all late usage together.
 
     Without corrected events. States merge; what is returned is cumulative: it replaces what was returned before.
+
+    Args:
+        conn: a connection.
+        customer: the customer's number.
+        before: only seals that end before it.
+        behind: only seals that end after it.
+        most: at most so many, those that end first.
     """
-    found = conn.execute(_LATE, {"customer": customer, "end_time": before}).all()
+    wanted = {"customer": customer, "end_time": before, "behind": behind, "most": most}
+    found = conn.execute(_LATE, wanted).all()
     return [
         Late(
             row.end_time,
-            [_total(each) for each in conn.execute(_WITH_LATE, {"customer": customer, "seal": row.number})],
+            _totals(
+                conn.execute(
+                    _SHOW_WITH_LATE,
+                    {"customer": customer, "seal": row.number, "from_time": row.from_time, "end_time": row.end_time},
+                )
+            ),
         )
         for row in found
     ]
@@ -186,13 +245,17 @@ def _find(conn: sa.Connection, customer: int, end: datetime, *, lock: bool) -> S
     return Seal(customer, row.number, row.id, row.from_time, row.end_time, row.sealed_at is not None)
 
 
-def _total(row: Any) -> Total:
-    return Total(
-        meter=row.meter,
-        aggregation=Aggregation(row.aggregation),
-        event_type=row.event_type,
-        unit=row.unit,
-        group=row.group_values or {},
-        state=State(int(row.events), row.sum),
-        trace_ids=tuple(trace_id.hex for trace_id in row.trace_ids),
-    )
+def _totals(rows: Iterable[Any]) -> Totals:
+    totals = Totals([], [])
+    for row in rows:
+        total = Total(
+            meter=row.meter,
+            event_type=row.event_type,
+            unit=row.unit,
+            group=(not row.is_merged and row.group_values) or {},
+            value=Decimal(row.value),
+            events=int(row.events),
+            trace_ids=tuple(trace_id.hex for trace_id in row.trace_ids),
+        )
+        (totals.merged if row.is_merged else totals.by_group).append(total)
+    return totals

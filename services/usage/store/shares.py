@@ -5,13 +5,14 @@ from typing import Final
 import sqlalchemy as sa
 
 from services.usage.metrics import Share
+from services.usage.store import states
 from services.usage.store.customers import PERIOD_START
 
 _NOW: Final = PERIOD_START.format(customer="c.number", zone="c.time_zone", instant="now()")
 _SHARES: Final = sa.text(
     f"""
     SELECT c.id AS customer_id, m.id AS meter_id,
-           coalesce(round(100 * CASE m.aggregation WHEN 'COUNT' THEN sum(t.count) ELSE sum(t.sum) END / l.amount, 2), 0)
+           coalesce(round(100 * {states.value("t")} / l.amount, 2), 0)
                AS percent
     FROM (
         SELECT customer, meter, amount FROM limits
@@ -23,7 +24,7 @@ _SHARES: Final = sa.text(
     JOIN meters AS m ON m.id = l.meter
     LEFT JOIN period_totals AS t ON t.customer = c.number AND t.meter = m.number AND t.period_start = {_NOW}
     WHERE l.amount > 0
-    GROUP BY c.id, m.id, m.aggregation, l.amount
+    GROUP BY c.id, m.number, l.amount
     ORDER BY percent DESC LIMIT :most
     """  # noqa: S608 - the parts are constants
 )

@@ -7,12 +7,13 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from services.usage.store import states
 from services.usage.store.customers import PERIOD_END
 from services.usage.store.rollup import Turn
+from services.usage.store.states import MATCHES, QUANTITY, TAKEN, TX
 
-_TX: Final = "CAST(CAST(:{} AS text) AS xid8)"
 _CROSS: Final = sa.text(
-    """
+    f"""
     WITH keys AS (
         SELECT k.customer, c.id AS customer_id, k.meter, m.id AS meter_id, k.period_start,
                coalesce(l.amount, d.amount) AS amount, coalesce(l.thresholds, d.thresholds) AS thresholds,
@@ -25,7 +26,7 @@ _CROSS: Final = sa.text(
         WHERE l.amount IS NOT NULL OR d.amount IS NOT NULL
     ), used AS (
         SELECT k.customer, k.meter, k.period_start,
-               CASE m.aggregation WHEN 'COUNT' THEN sum(t.count) ELSE sum(t.sum) END AS value
+               {states.value("t")} AS value
         FROM keys AS k
         JOIN period_totals AS t USING (customer, meter, period_start)
         JOIN meters AS m ON m.number = k.meter
@@ -44,37 +45,40 @@ _CROSS: Final = sa.text(
     FROM crossed AS x
     JOIN keys AS k USING (customer, meter, period_start)
     ORDER BY k.customer_id, k.meter_id, x.period_start, x.threshold
-    """
+    """  # noqa: S608 - the parts are constants
 )
 _END: Final = PERIOD_END.format(customer="c.number", zone="c.time_zone", instant="CAST(:period_start AS timestamptz)")
-# The first event of the turn, in its order, with which the total reaches the threshold.
+# The first event of the turn, in its order, with which the total reaches the threshold. What one event does to a MIN, an
+# AVG, a LATEST or a count of values depends on the others: of those it is the last event.
 _CROSSING_EVENT: Final = sa.text(
     f"""
     WITH counted AS (
-        SELECT e.trace_id, e.span_id, e.tx, e.time, e.digest,
-               CASE m.aggregation WHEN 'COUNT' THEN 1
-                    ELSE coalesce(CAST(e.quantities -> m.quantity AS numeric), 0) END AS value
+        SELECT e.trace_id, e.span_id, e.tx, e.time, e.digest, m.aggregation,
+               CASE m.aggregation WHEN 'COUNT' THEN 1 ELSE coalesce({QUANTITY}, 0) END AS value
         FROM customers AS c
         JOIN events AS e ON e.customer = c.number
-        JOIN meters AS m ON m.number = :meter AND m.event_type = e.type
-            AND (m.generation, m.from_tx) <= (e.generation, e.tx)
+        JOIN meters AS m ON m.number = :meter AND {TAKEN}
         WHERE c.number = :customer AND e.generation = :generation
-            AND e.tx >= {_TX.format("last")} AND e.tx < {_TX.format("upto")}
-            AND e.time >= :period_start AND e.time < {_END}
+            AND e.tx >= {TX.format("last")} AND e.tx < {TX.format("upto")}
+            AND e.time >= :period_start AND e.time < {_END} AND {MATCHES}
     ), running AS (
         SELECT trace_id, span_id, tx, time, digest,
-               CAST(:used AS numeric) - sum(value) OVER ()
-                   + sum(value) OVER (ORDER BY tx, time, digest ROWS UNBOUNDED PRECEDING) AS total
+               CASE WHEN aggregation IN ('COUNT', 'SUM')
+                    THEN CAST(:used AS numeric) - sum(value) OVER ()
+                         + sum(value) OVER (ORDER BY tx, time, digest ROWS UNBOUNDED PRECEDING)
+                    WHEN aggregation = 'MAX' THEN value END AS total
         FROM counted
     )
     SELECT trace_id, span_id FROM running
-    WHERE total * 100 >= CAST(:amount AS numeric) * :threshold ORDER BY tx, time, digest LIMIT 1
+    WHERE total IS NULL OR total * 100 >= CAST(:amount AS numeric) * :threshold
+    ORDER BY CASE WHEN total IS NULL THEN tx END DESC, CASE WHEN total IS NULL THEN time END DESC, tx, time, digest
+    LIMIT 1
     """  # noqa: S608 - the parts are constants
 )
 _CHANGE: Final = sa.text(
     f"""
     SELECT context FROM changes
-    WHERE customer = :customer AND generation = :generation AND tx >= {_TX.format("last")} AND tx < {_TX.format("upto")}
+    WHERE customer = :customer AND generation = :generation AND tx >= {TX.format("last")} AND tx < {TX.format("upto")}
     ORDER BY tx DESC LIMIT 1
     """  # noqa: S608
 )

@@ -21,7 +21,7 @@ from services.kit.idempotency import answered, once
 from services.usage.domain.instant import quarter
 from services.usage.errors import CustomerNotFound, RollupBehind
 from services.usage.store import customers, places, quarantine, seals
-from services.usage.store.seals import Late, Seal, Total
+from services.usage.store.seals import Late, Seal, Totals
 from services.usage.usecases.positions import Positions
 
 _METHOD: Final = "SealUsage"
@@ -35,7 +35,7 @@ class Sealed:
     """A closed period: what is in it, what came late for earlier ones, and how many events are held."""
 
     id: str
-    totals: list[Total]
+    totals: Totals
     late: list[Late]
     quarantined: int
 
