@@ -220,15 +220,6 @@ class LimitGauges:
 
 
 @dataclass(frozen=True)
-class Share:
-    """How much of a limit is used, in percent."""
-
-    customer_id: str
-    meter_id: str
-    percent: float
-
-
-@dataclass(frozen=True)
 class Holder:
     """A transaction of another application that holds the rollup back."""
 
@@ -244,6 +235,30 @@ class RollupState:
     lag: float | None = None
     snapshot_age: float | None = None
     holders: Sequence[Holder] = ()
+
+
+@dataclass
+class DriftState:
+    """What the process that checks for drift knows: quarters of an hour whose totals differ; None in all others."""
+
+    quarters: int | None = None
+
+
+class DriftMetrics:
+    """Whether totals are what their events give."""
+
+    def __init__(self, meter: Meter, state: DriftState) -> None:
+        """Declare the instrument; `state` is read at each export."""
+        self._state = state
+        meter.create_observable_gauge(
+            "billing.integrity.totals_drift",
+            callbacks=[self._quarters],
+            description="Quarters of an hour whose totals are not what a recount of their events gives",
+        )
+
+    def _quarters(self, _options: CallbackOptions) -> Iterable[Observation]:
+        if self._state.quarters is not None:
+            yield Observation(self._state.quarters)
 
 
 class RollupMetrics:
@@ -276,8 +291,6 @@ class RollupMetrics:
             explicit_bucket_boundaries_advisory=_ROLLUP,
         )
         for name, unit, observe, description in (
-            # No unit: Prometheus would append it to the name.
-            ("billing.usage.percentage", "", self._shares, "Used share of limits in percent"),
             ("billing.rollup.lag", "s", self._rollup_lag, "Age of the newest complete totals"),
             ("billing.rollup.oldest_snapshot", "s", self._snapshot_age, "Age of the oldest snapshot of the server"),
             ("billing.rollup.held_back", "s", self._holders, "Age of foreign transactions that hold the rollup"),
@@ -297,10 +310,6 @@ class RollupMetrics:
         self._duration.record(seconds)
         if event_age is not None:
             self._lag.record(event_age)
-
-    def _shares(self, _options: CallbackOptions) -> Iterable[Observation]:
-        for share in self._state.shares:
-            yield Observation(share.percent, {"customer_id": share.customer_id, "limit_type": share.meter_id})
 
     def _rollup_lag(self, _options: CallbackOptions) -> Iterable[Observation]:
         if self._state.lag is not None:
