@@ -4,26 +4,44 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from meterscope.client import (
+        AsyncClient,
+        CallFailed,
+        Check,
         Client,
         ClientClosed,
         Event,
+        LimitCheck,
+        LimitFault,
         MeterscopeError,
         Outcome,
         Quantity,
         QueueFull,
+        Reservation,
         Result,
+        SpoolBusy,
+        SpoolDamaged,
+        SpoolFull,
         Undelivered,
     )
 
 __all__ = [
+    "AsyncClient",
+    "CallFailed",
+    "Check",
     "Client",
     "ClientClosed",
     "Event",
+    "LimitCheck",
+    "LimitFault",
     "MeterscopeError",
     "Outcome",
     "Quantity",
     "QueueFull",
+    "Reservation",
     "Result",
+    "SpoolBusy",
+    "SpoolDamaged",
+    "SpoolFull",
     "Undelivered",
 ]
 

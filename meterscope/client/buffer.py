@@ -1,95 +1,126 @@
-"""The bounded queue between the program that states events and the thread that sends them."""
+"""The bounded queue between the program that states events and the thread, or the task, that sends them."""
 
+import asyncio
 import threading
-import time
-from collections import deque
-from datetime import timedelta
+from collections.abc import Sequence
 
+from meterscope.client.batches import Batches
 from meterscope.client.event import Encoded
 
 
 class Buffer:
-    """First in, first out; one taker. What is taken stays counted until it is released, so that the bound holds.
+    """A queue between threads, with one taker."""
 
-    Args:
-        capacity: the most events that wait or are under way.
-        max_events: the most events of one batch.
-        max_bytes: the most bytes of one batch; a larger single event goes alone.
-        linger: how long the oldest event waits for company.
-    """
-
-    def __init__(self, *, capacity: int, max_events: int, max_bytes: int, linger: timedelta) -> None:
-        self._capacity = capacity
-        self._max_events = max_events
-        self._max_bytes = max_bytes
-        self._linger = linger.total_seconds()
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[float, Encoded]] = deque()
-        self._waiting_bytes = 0
-        self._put = 0
-        self._released = 0
-        self._flushing = 0
-        self._closed = False
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes a spool would need for all that waits or is under way."""
+        return self._batches.bytes
 
     def put(self, item: Encoded, *, timeout: float | None) -> bool:
         """Add an event, waiting for room at most `timeout` s. Returns False if there was none, or after `close`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._put - self._released < self._capacity, timeout)
-            if self._closed or self._put - self._released >= self._capacity:
+            self._changed.wait_for(lambda: self._batches.is_closed or self._batches.has_room, timeout)
+            if not self._batches.has_room:
                 return False
-            self._waiting.append((time.monotonic(), item))
-            self._waiting_bytes += item.size
-            self._put += 1
-            if len(self._waiting) == 1 or self._is_full_batch():
+            if self._batches.add(item):
                 self._changed.notify_all()
             return True
 
     def take(self) -> list[Encoded]:
         """Wait for a batch and take it. Empty once the buffer is closed and all is taken."""
         with self._changed:
-            while not self._is_due():
-                oldest = self._waiting[0][0] if self._waiting else None
-                self._changed.wait(None if oldest is None else max(0.0, oldest + self._linger - time.monotonic()))
-            batch: list[Encoded] = []
-            size = 0
-            while self._waiting and len(batch) < self._max_events:
-                item = self._waiting[0][1]
-                if batch and size + item.size > self._max_bytes:
-                    break
-                self._waiting.popleft()
-                batch.append(item)
-                size += item.size
-            self._waiting_bytes -= size
-            return batch
+            while not self._batches.is_due:
+                self._changed.wait(self._batches.linger_left)
+            return self._batches.take()
 
-    def release(self, count: int) -> None:
-        """Say that `count` taken events are settled, one way or the other."""
+    def release(self, batch: Sequence[Encoded]) -> None:
+        """Say that a taken batch is settled, one way or the other."""
         with self._changed:
-            self._released += count
+            self._batches.release(batch)
             self._changed.notify_all()
 
     def flush(self, *, timeout: float | None) -> bool:
         """Send without lingering and wait until all that was put before the call is settled. False if it takes longer."""
         with self._changed:
-            target = self._put
-            self._flushing += 1
+            target = self._batches.put
+            self._batches.flushing += 1
             self._changed.notify_all()
             try:
-                return self._changed.wait_for(lambda: self._released >= target, timeout)
+                return self._changed.wait_for(lambda: self._batches.released >= target, timeout)
             finally:
-                self._flushing -= 1
+                self._batches.flushing -= 1
 
     def close(self) -> None:
         """Take no more events; what waits can still be taken, without lingering."""
         with self._changed:
-            self._closed = True
+            self._batches.is_closed = True
             self._changed.notify_all()
 
-    def _is_full_batch(self) -> bool:
-        return len(self._waiting) >= self._max_events or self._waiting_bytes >= self._max_bytes
 
-    def _is_due(self) -> bool:
-        if not self._waiting:
-            return self._closed
-        lingered = time.monotonic() - self._waiting[0][0] >= self._linger
-        return self._closed or self._flushing > 0 or lingered or self._is_full_batch()
+class AsyncBuffer:
+    """The same between the tasks of one event loop."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+        self._changed = asyncio.Condition()
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes a spool would need for all that waits or is under way."""
+        return self._batches.bytes
+
+    async def put(self, item: Encoded, *, timeout: float | None) -> bool:  # noqa: ASYNC109 - as Buffer has it
+        """Add an event, waiting for room at most `timeout` s. Returns False if there was none, or after `close`."""
+        async with self._changed:
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._changed.wait_for(lambda: self._batches.is_closed or self._batches.has_room)
+            except TimeoutError:
+                return False
+            if not self._batches.has_room:
+                return False
+            if self._batches.add(item):
+                self._changed.notify_all()
+            return True
+
+    async def take(self) -> list[Encoded]:
+        """Wait for a batch and take it. Empty once the buffer is closed and all is taken."""
+        async with self._changed:
+            while not self._batches.is_due:
+                try:
+                    async with asyncio.timeout(self._batches.linger_left):
+                        await self._changed.wait()
+                except TimeoutError:
+                    continue
+            return self._batches.take()
+
+    async def release(self, batch: Sequence[Encoded]) -> None:
+        """Say that a taken batch is settled, one way or the other."""
+        async with self._changed:
+            self._batches.release(batch)
+            self._changed.notify_all()
+
+    async def flush(self, *, timeout: float | None) -> bool:  # noqa: ASYNC109 - as Buffer has it
+        """Send without lingering and wait until all that was put before the call is settled. False if it takes longer."""
+        async with self._changed:
+            target = self._batches.put
+            self._batches.flushing += 1
+            self._changed.notify_all()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._changed.wait_for(lambda: self._batches.released >= target)
+            except TimeoutError:
+                return False
+            finally:
+                self._batches.flushing -= 1
+            return True
+
+    async def close(self) -> None:
+        """Take no more events; what waits can still be taken, without lingering."""
+        async with self._changed:
+            self._batches.is_closed = True
+            self._changed.notify_all()

@@ -71,7 +71,7 @@ class Event:
         if self.time.tzinfo is None:
             raise ValueError(f"time {self.time.isoformat()} has no time zone; pass an aware datetime, such as in UTC")
         for name, quantity in self.quantities.items():
-            _check_quantity(name, quantity)
+            text_of(f"quantities[{name!r}]", quantity)
         for name, value in self.attributes.items():
             if not isinstance(value, str):
                 raise TypeError(f"attributes[{name!r}] is {value!r}, a {type(value).__name__}; pass a str")
@@ -122,19 +122,38 @@ def encode(event: Event, *, source: str, link: SpanContext | None = None) -> Enc
         customer_key=event.customer_key,
         attributes=event.attributes,
         trace_id=trace_id,
-        quantities={name: DecimalMessage(value=_text(quantity)) for name, quantity in event.quantities.items()},
+        quantities={name: DecimalMessage(value=text_of(name, quantity)) for name, quantity in event.quantities.items()},
     )
     message.time.FromDatetime(event.time)
     return Encoded(event, message, message.ByteSize(), link)
 
 
-def _check_quantity(name: str, quantity: object) -> None:
+def decode(message: pb.Event) -> Encoded:
+    """Return an event that was encoded before, as it lies in a spool."""
+    event = Event(
+        type=message.type,
+        customer_id=message.customer_id,
+        customer_key=message.customer_key,
+        source=message.source,
+        id=message.id,
+        time=message.time.ToDatetime(UTC),
+        quantities={name: quantity.value for name, quantity in message.quantities.items()},
+        attributes=dict(message.attributes),
+        trace_id=message.trace_id,
+    )
+    return Encoded(event, message, message.ByteSize(), None)
+
+
+def text_of(name: str, quantity: object) -> str:
+    """Return a quantity as it travels. `name` is said in errors.
+
+    Raises:
+        TypeError: a float, or of another type than `Quantity`.
+        ValueError: a Decimal that is not finite.
+    """
     if isinstance(quantity, bool) or not isinstance(quantity, Decimal | int | str):
         hint = _FLOAT_REFUSED if isinstance(quantity, float) else "pass a Decimal, an int or a str"
-        raise TypeError(f"quantities[{name!r}] is {quantity!r}, a {type(quantity).__name__}: {hint}")
+        raise TypeError(f"{name} is {quantity!r}, a {type(quantity).__name__}: {hint}")
     if isinstance(quantity, Decimal) and not quantity.is_finite():
-        raise ValueError(f"quantities[{name!r}] is {quantity}, which is no amount")
-
-
-def _text(quantity: Quantity) -> str:
+        raise ValueError(f"{name} is {quantity}, which is no amount")
     return f"{quantity:f}" if isinstance(quantity, Decimal) else str(quantity)
