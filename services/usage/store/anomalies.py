@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from services.usage.domain.anomaly import Anomaly, Finding, Kind, Part
 from services.usage.domain.limit import Period
+from services.usage.store import states
 from services.usage.store.counted import COUNTED_NOW
 from services.usage.tables import anomalies, customers, meters, period_totals
 
@@ -27,11 +28,10 @@ _FIRST: Final = sa.text(
 _ATTRIBUTES: Final = sa.text(
     f"""
     WITH taken AS MATERIALIZED (
-        SELECT e.attributes,
-               CASE WHEN m.aggregation = 'SUM' THEN coalesce(CAST(e.quantities -> m.quantity AS numeric), 0)
-                    ELSE 1 END AS weight
-        FROM events AS e JOIN meters AS m ON m.number = :meter AND m.event_type = e.type
-        WHERE e.customer = :customer AND e.time >= :start AND e.time < :end AND {COUNTED_NOW.format(event="e")}
+        SELECT e.attributes, CASE WHEN m.aggregation = 'SUM' THEN coalesce({states.QUANTITY}, 0) ELSE 1 END AS weight
+        FROM events AS e JOIN meters AS m ON m.number = :meter AND {states.COUNTS}
+        WHERE e.customer = :customer AND e.time >= :start AND e.time < :end
+            AND {states.MATCHES} AND {COUNTED_NOW.format(event="e")}
         ORDER BY e.time DESC LIMIT {_MOST_EVENTS}
     )
     SELECT NULL AS name, NULL AS value, coalesce(sum(weight), 0) AS weight FROM taken
