@@ -152,10 +152,9 @@ class Limits:
             # The place and what is reserved first: totals that are read after it can only be newer.
             as_of = places.rollup(conn).as_of
             reserved = reservations.reserved_of(conn, sorted({each.customer.number for each in asked}))
-            used = [
-                totals.of_period(conn, each.customer.number, each.meter_id, each.customer.period.start)
-                for each in asked
-            ]
+            used = totals.of_periods(
+                conn, [(each.customer.number, each.meter_id, each.customer.period.start) for each in asked]
+            )
         return [
             each.answer(amount, reserved.get((each.customer.number, each.meter_id), _ZERO), DATABASE, as_of)
             for each, amount in zip(asked, used, strict=True)
