@@ -12,7 +12,7 @@ from gateway.cloudevents.endpoint import PATH as CLOUDEVENTS_PATH
 from gateway.contract import Binding, Contract
 from gateway.descriptors import is_required
 from gateway.problem import HTTP_STATUSES
-from gateway.schemas import Schema, Schemas
+from gateway.schemas import DOCUMENT, Schema, Schemas
 from gateway.transcoding import is_leaf
 
 _ABOUT: Final = """\
@@ -166,11 +166,14 @@ class _Writer:
 
     def _responses(self, binding: Binding, comment: str) -> Schema:
         answer = binding.method.descriptor.output_type
-        if answer.full_name == "google.api.HttpBody":
-            content: Schema = {"*/*": {"schema": {}}}
+        document: Schema = {"*/*": {"schema": {}}}
+        if answer.full_name == DOCUMENT:
+            content = document
             description = "The document, as its Content-Type says."
         else:
             content = {"application/json": {"schema": self.schemas.message(answer)}}
+            if any(field.message_type and field.message_type.full_name == DOCUMENT for field in answer.fields):
+                content |= document
             description = self._comments.get(answer.full_name, "")
         problem = {"$ref": "#/components/responses/Problem"}
         named = {str(HTTP_STATUSES[code]): problem for code in _CODES.findall(comment)}

@@ -127,13 +127,20 @@ async def _pass_on(request: Request, binding: Binding) -> Response:
 
 
 async def _write(answer: Message) -> Response:
-    if isinstance(answer, HttpBody):
-        return Response(
-            answer.data, headers={**SECURITY_HEADERS, "content-type": answer.content_type or "application/octet-stream"}
-        )
+    document = _document(answer)
+    if document is not None:
+        content_type = document.content_type or "application/octet-stream"
+        return Response(document.data, headers={**SECURITY_HEADERS, "content-type": content_type})
     is_large = answer.ByteSize() > _LARGE
     content = await asyncio.to_thread(_json, answer) if is_large else _json(answer)
     return Response(content, media_type="application/json", headers={"cache-control": "no-store"})
+
+
+def _document(answer: Message) -> HttpBody | None:
+    """Return the document that an answer is, or that it carries in a field because one was asked for."""
+    if isinstance(answer, HttpBody):
+        return answer
+    return next((value for _, value in answer.ListFields() if isinstance(value, HttpBody)), None)
 
 
 def _json(answer: Message) -> bytes:

@@ -10,6 +10,8 @@ from gateway import descriptors, enum_names
 
 Schema = dict[str, Any]
 
+DOCUMENT: Final = "google.api.HttpBody"
+
 _EXAMPLE: Final = re.compile(r"(?:\bas |^)`([^`]+)`")
 _SCALARS: Final[Mapping[int, Schema]] = {
     FieldDescriptor.CPPTYPE_STRING: {"type": "string"},
@@ -113,7 +115,12 @@ class Schemas:
         schema: Schema = {"type": "object"}
         if comment := self._comments.get(descriptor.full_name):
             schema["description"] = comment
-        schema["properties"] = {field.name: self.field(field) for field in descriptor.fields}
+        # A document that an answer carries is the whole answer over REST.
+        schema["properties"] = {
+            field.name: self.field(field)
+            for field in descriptor.fields
+            if field.message_type is None or field.message_type.full_name != DOCUMENT
+        }
         # A required request_id may come as the header Idempotency-Key instead.
         required = [
             field.name for field in descriptor.fields if descriptors.is_required(field) and field.name != "request_id"

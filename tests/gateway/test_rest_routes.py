@@ -8,7 +8,7 @@ from service_doubles import ServiceDouble
 from gateway import contract
 from gateway.contract import Binding
 from meterscope.billing.v1 import bill_run_service_pb2, invoice_service_pb2
-from meterscope.usage.v1 import usage_service_pb2
+from meterscope.usage.v1 import report_service_pb2, usage_service_pb2
 
 BINDINGS = contract.load().bindings
 
@@ -124,6 +124,20 @@ def test_a_document_is_passed_on_as_it_is(client: httpx.Client, services: dict[s
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert answer.content == b"<h1>5</h1>"
     assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_a_document_that_an_answer_carries_is_the_whole_answer(
+    client: httpx.Client, services: dict[str, ServiceDouble]
+) -> None:
+    document = HttpBody(content_type="text/csv; charset=utf-8", data=b"date,meter\r\n")
+    services["usage"].answer("GetUsageReport", report_service_pb2.UsageReport(customer_id="cus_1", document=document))
+    answer = client.get("/v1/customers/cus_1/usageReport?format=csv")
+    assert services["usage"].last.request.format == "csv"
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.content == b"date,meter\r\n"
+    services["usage"].answer("GetUsageReport", report_service_pb2.UsageReport(customer_id="cus_1"))
+    assert client.get("/v1/customers/cus_1/usageReport").json()["customer_id"] == "cus_1"
 
 
 def test_an_unknown_path_is_not_found(client: httpx.Client) -> None:
