@@ -1,0 +1,109 @@
+"""A month of made-up calls, some rows spoilt: what is counted is what the generator says that it made."""
+
+import io
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from decimal import Decimal
+
+import grpc
+import pytest
+from calling import Caller, counts
+from usage_harness import Client, utc
+
+from examples.calls.made_up_calls import HEADER, SPOILT, MadeUpCall, calls, write
+from services.kit.channel import open_channel
+from services.kit.worker import Worker
+from services.usage.__main__ import build_server
+from services.usage.settings import Settings
+
+SEED, COUNT, MALFORMED, CUSTOMERS = 11, 3_000, 0.03, 5
+MONTH = (utc(2026, 10, 1), utc(2026, 11, 1))
+COLUMNS = {"callee": "callee", "start_time": "start_time", "duration": "duration", "disposition": "disposition"}
+
+
+@pytest.fixture(scope="module")
+def made() -> list[MadeUpCall]:
+    return list(calls(SEED, COUNT, malformed=MALFORMED, customers=CUSTOMERS))
+
+
+@pytest.fixture(scope="module")
+def text(made: list[MadeUpCall]) -> str:
+    file = io.StringIO(newline="")
+    write(iter(made), file)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def channel(migrated: Settings) -> Iterator[grpc.Channel]:
+    server = build_server(migrated)
+    port = server.start()
+    with open_channel(f"127.0.0.1:{port}", migrated.kit) as channel:
+        yield channel
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def client(channel: grpc.Channel) -> Client:
+    client = Client.on(channel)
+    client.create_meter("calls", event_type="call.record", unit="calls")
+    client.create_meter("call_seconds", event_type="call.record", quantity="billable_seconds", unit="s")
+    return client
+
+
+@pytest.fixture(scope="module")
+def customers(client: Client) -> dict[str, str]:
+    """Ids by key."""
+    keys = [f"made-up-{number}" for number in range(1, CUSTOMERS + 1)]
+    return {key: client.put_customer(keys=[key]) for key in keys}
+
+
+def test_the_generator_makes_the_same_calls_again_and_spoils_the_stated_share(made: list[MadeUpCall]) -> None:
+    assert list(calls(SEED, COUNT, malformed=MALFORMED, customers=CUSTOMERS)) == made
+    spoilt = Counter(call.spoilt for call in made if call.spoilt)
+    assert set(spoilt) == set(SPOILT)
+    # 3 % of 3,000 are 90; four standard deviations of such a draw are 37.
+    assert abs(spoilt.total() - COUNT * MALFORMED) < 37
+    assert len({call.row[0] for call in made}) == COUNT
+    assert all(call.row[HEADER.index("call_type")] == call.call_type for call in made if call.spoilt != "columns")
+
+
+def test_a_month_is_counted_by_customer_and_destination(
+    made: list[MadeUpCall],
+    text: str,
+    channel: grpc.Channel,
+    client: Client,
+    customers: dict[str, str],
+    worker: Worker,  # noqa: ARG001 - it rolls up
+) -> None:
+    caller = Caller(channel)
+    answer = caller.send(text, chunk=10_007)
+    good = [call for call in made if not call.spoilt]
+    bad = [call for call in made if call.spoilt]
+    assert answer.rows == COUNT
+    assert counts(answer) == (len(good), 0, 0, 0, len(bad))
+    # Line 1 is the header, so call 0 is on line 2.
+    assert [(problem.line, problem.column) for problem in answer.problems] == [
+        (call.number + 2, COLUMNS.get(call.spoilt, "")) for call in bad
+    ]
+    by_country = Counter(call.country for call in good)
+    seconds: Counter[str] = Counter()
+    for call in good:
+        seconds[call.country] += call.billable
+    assert {each.country: (each.calls, int(each.billable_seconds.value)) for each in answer.destinations} == {
+        country: (count, seconds[country]) for country, count in by_country.items()
+    }
+    per_customer: dict[str, list[MadeUpCall]] = defaultdict(list)
+    for call in good:
+        per_customer[call.customer].append(call)
+    for key, customer in customers.items():
+        mine = per_customer[key]
+        assert client.total(customer, "calls", *MONTH) == len(mine)
+        assert client.total(customer, "call_seconds", *MONTH) == sum(Decimal(call.billable) for call in mine)
+    key, customer = next(iter(customers.items()))
+    listed = caller.calls(customer, country="GB")
+    assert sorted(call.id for call in listed) == sorted(
+        call.row[0] for call in per_customer[key] if call.country == "GB"
+    )
+    again = caller.send(text)
+    assert counts(again) == (0, len(good), 0, 0, len(bad))
+    assert client.total(customer, "calls", *MONTH) == len(per_customer[key])
