@@ -106,6 +106,19 @@ class RawEventsGone(FailedPrecondition):
         )
 
 
+class RawEventsNeeded(FailedPrecondition):
+    """Usage that is cut, or counted, where only totals are left."""
+
+    reason = "RAW_EVENTS_GONE"
+
+    def __init__(self, instant: datetime, floor: datetime) -> None:
+        super().__init__(
+            f"{instant.isoformat()} needs raw events, which are kept from {floor.isoformat()} on; ask from there on, or"
+            " in whole quarters of an hour (UTC)",
+            metadata={"time": instant.isoformat(), "kept_from": floor.isoformat()},
+        )
+
+
 class MeterExists(AlreadyExists):
     """The meter's id is taken by another definition."""
 

@@ -86,6 +86,62 @@ def test_windows_are_cut_by_the_range(client: Client, customer: str) -> None:
     assert shown(answer) == [("10 18:15", "11 00:00", "3")]
 
 
+def test_a_range_may_begin_and_end_anywhere(client: Client, customer: str) -> None:
+    # 18:15:00 and 18:29:59 are within, 18:14:59 and 18:30:00 not: both edges cut a quarter of an hour.
+    answer = client.query(customer, "bytes", utc(2026, 3, 10, 18, 14, 59, 1), utc(2026, 3, 10, 18, 29, 59, 1))
+
+    assert shown(answer) == [("10 18:14", "10 18:29", "110")]
+    assert answer.total.value == "110"
+
+
+def test_both_edges_may_be_windows_of_their_own(client: Client) -> None:
+    customer = client.put_customer()
+    client.ingest(*[event(customer, time=utc(2026, 3, 10, 12, minute)) for minute in (0, 7, 8, 22, 23, 37)])
+
+    answer = client.query(
+        customer, "requests", utc(2026, 3, 10, 12, 8), utc(2026, 3, 10, 12, 23), window=pb.WINDOW_QUARTER_HOUR
+    )
+
+    assert shown(answer) == [("10 12:08", "10 12:15", "1"), ("10 12:15", "10 12:23", "1")]
+
+
+def test_billing_periods_are_the_customer_s_and_may_begin_within_a_quarter(client: Client) -> None:
+    # Two periods that meet at 10:07 on 10 March; before and behind them calendar months of Kolkata, cut by them.
+    edge = utc(2026, 3, 10, 10, 7)
+    periods = [(utc(2026, 2, 10, 10, 7), edge), (edge, utc(2026, 4, 10, 10, 7))]
+    customer = client.put_customer(time_zone="Asia/Kolkata", periods=periods)
+    times = [utc(2026, 2, 10, 10, 6), utc(2026, 3, 10, 10, 6), edge, utc(2026, 4, 10, 10, 7)]
+    client.ingest(*[event(customer, time=time, quantities={"bytes": str(10**n)}) for n, time in enumerate(times)])
+
+    answer = client.query(
+        customer, "bytes", utc(2026, 2, 1), utc(2026, 5, 1), window=pb.WINDOW_BILLING_PERIOD, time_zone="UTC"
+    )
+
+    assert shown(answer) == [
+        ("01 00:00", "10 10:07", "1"),
+        ("10 10:07", "10 10:07", "10"),
+        ("10 10:07", "10 10:07", "100"),
+        ("10 10:07", "30 18:30", "1000"),
+    ]
+
+
+def test_hours_of_a_zone_whose_clock_moves_by_half_an_hour(client: Client) -> None:
+    # Lord Howe, 5 April 2026: at 02:00 (+11, 15:00 UTC on the 4th) it is 01:30 (+10:30) again. The hour from 01:00 ends
+    # there; the half hour that is repeated is a window of its own, up to 15:30 UTC.
+    customer = client.put_customer(time_zone="Australia/Lord_Howe")
+    client.ingest(
+        *[event(customer, time=utc(2026, 4, 4, *at)) for at in ((14, 5), (14, 59), (15, 0), (15, 29), (15, 30))]
+    )
+
+    answer = client.query(customer, "requests", utc(2026, 4, 4, 13), utc(2026, 4, 4, 18), window=pb.WINDOW_HOUR)
+
+    assert shown(answer) == [
+        ("04 14:00", "04 15:00", "2"),
+        ("04 15:00", "04 15:30", "2"),
+        ("04 15:30", "04 16:30", "1"),
+    ]
+
+
 def test_a_day_with_a_change_of_clocks_has_23_hours(client: Client) -> None:
     # Berlin, 29 March 2026: midnight is 23:00 UTC before and 22:00 UTC after the change.
     customer = client.put_customer(time_zone="Europe/Berlin")
@@ -120,7 +176,13 @@ BAD_QUESTIONS: dict[str, tuple[dict[str, Any], grpc.StatusCode, str]] = {
     "a zone that is none": ({"time_zone": "Mars/Olympus"}, grpc.StatusCode.INVALID_ARGUMENT, "time_zone"),
     "a zone outside the folder": ({"time_zone": "../../etc/passwd"}, grpc.StatusCode.INVALID_ARGUMENT, "time_zone"),
     "a window that is none": ({"window": 99}, grpc.StatusCode.INVALID_ARGUMENT, "window"),
-    "ten past": ({"start_time": timestamp(utc(2026, 3, 9, 0, 10))}, grpc.StatusCode.INVALID_ARGUMENT, "start_time"),
+    "a group that is not kept": ({"group_by": ["region"]}, grpc.StatusCode.INVALID_ARGUMENT, "group_by"),
+    "a group filter that is none": ({"group_filter": ["region"]}, grpc.StatusCode.INVALID_ARGUMENT, "group_filter"),
+    "too many windows": (
+        {"start_time": timestamp(utc(2024, 1, 1)), "window": pb.WINDOW_QUARTER_HOUR},
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "windows",
+    ),
     "an end before the start": (
         {"end_time": timestamp(utc(2026, 3, 8))},
         grpc.StatusCode.INVALID_ARGUMENT,

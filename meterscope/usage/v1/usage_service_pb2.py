@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import decimal_pb2 as google_dot_type_dot_decimal__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'meterscope/usage/v1/usage_service.proto\x12\x13meterscope.usage.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19google/type/decimal.proto\"\xed\x01\n\x11QueryUsageRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05meter\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x32\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12+\n\x06window\x18\x05 \x01(\x0e\x32\x1b.meterscope.usage.v1.Window\x12\x11\n\ttime_zone\x18\x06 \x01(\t\"\xfa\x01\n\x0bUsageWindow\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x05group\x18\x03 \x03(\x0b\x32+.meterscope.usage.v1.UsageWindow.GroupEntry\x12#\n\x05value\x18\x04 \x01(\x0b\x32\x14.google.type.Decimal\x1a,\n\nGroupEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x97\x01\n\x12QueryUsageResponse\x12\x31\n\x07windows\x18\x01 \x03(\x0b\x32 .meterscope.usage.v1.UsageWindow\x12#\n\x05total\x18\x02 \x01(\x0b\x32\x14.google.type.Decimal\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb1\x01\n\x10SealUsageRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x32\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\"\xfc\x01\n\x0bSealedTotal\x12\r\n\x05meter\x18\x01 \x01(\t\x12:\n\x05group\x18\x02 \x03(\x0b\x32+.meterscope.usage.v1.SealedTotal.GroupEntry\x12#\n\x05value\x18\x03 \x01(\x0b\x32\x14.google.type.Decimal\x12\x13\n\x0b\x65vent_count\x18\x04 \x01(\x03\x12\x18\n\x10sample_trace_ids\x18\x05 \x03(\t\x12\x12\n\nevent_type\x18\x06 \x01(\t\x12\x0c\n\x04unit\x18\x07 \x01(\t\x1a,\n\nGroupEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xab\x01\n\tLateUsage\x12\x33\n\x0fperiod_end_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x06totals\x18\x02 \x03(\x0b\x32 .meterscope.usage.v1.SealedTotal\x12\x37\n\rmerged_totals\x18\x03 \x03(\x0b\x32 .meterscope.usage.v1.SealedTotal\"\xdf\x01\n\x11SealUsageResponse\x12\x0f\n\x07seal_id\x18\x01 \x01(\t\x12\x30\n\x06totals\x18\x02 \x03(\x0b\x32 .meterscope.usage.v1.SealedTotal\x12\x32\n\nlate_usage\x18\x03 \x03(\x0b\x32\x1e.meterscope.usage.v1.LateUsage\x12\x1a\n\x12quarantined_events\x18\x04 \x01(\x03\x12\x37\n\rmerged_totals\x18\x05 \x03(\x0b\x32 .meterscope.usage.v1.SealedTotal*l\n\x06Window\x12\x16\n\x12WINDOW_UNSPECIFIED\x10\x00\x12\x17\n\x13WINDOW_QUARTER_HOUR\x10\x01\x12\x0f\n\x0bWINDOW_HOUR\x10\x02\x12\x0e\n\nWINDOW_DAY\x10\x03\x12\x10\n\x0cWINDOW_MONTH\x10\x04\x32\xf5\x01\n\x0cUsageService\x12\x88\x01\n\nQueryUsage\x12&.meterscope.usage.v1.QueryUsageRequest\x1a\'.meterscope.usage.v1.QueryUsageResponse\")\x82\xd3\xe4\x93\x02#\x12!/v1/customers/{customer_id}/usage\x12Z\n\tSealUsage\x12%.meterscope.usage.v1.SealUsageRequest\x1a&.meterscope.usage.v1.SealUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'meterscope/usage/v1/usage_service.proto\x12\x13meterscope.usage.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19google/type/decimal.proto\"\x95\x02\n\x11QueryUsageRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05meter\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x32\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12+\n\x06window\x18\x05 \x01(\x0e\x32\x1b.meterscope.usage.v1.Window\x12\x11\n\ttime_zone\x18\x06 \x01(\t\x12\x10\n\x08group_by\x18\x07 \x03(\t\x12\x14\n\x0cgroup_filter\x18\x08 \x03(\t\"\xfa\x01\n\x0bUsageWindow\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x05group\x18\x03 \x03(\x0b\x32+.meterscope.usage.v1.UsageWindow.GroupEntry\x12#\n\x05value\x18\x04 \x01(\x0b\x32\x14.google.type.Decimal\x1a,\n\nGroupEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x97\x01\n\x12QueryUsageResponse\x12\x31\n\x07windows\x18\x01 \x03(\x0b\x32 .meterscope.usage.v1.UsageWindow\x12#\n\x05total\x18\x02 \x01(\x0b\x32\x14.google.type.Decimal\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb1\x01\n\x10SealUsageRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x32\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\"\xfc\x01\n\x0bSealedTotal\x12\r\n\x05meter\x18\x01 \x01(\t\x12:\n\x05group\x18\x02 \x03(\x0b\x32+.meterscope.usage.v1.SealedTotal.GroupEntry\x12#\n\x05value\x18\x03 \x01(\x0b\x32\x14.google.type.Decimal\x12\x13\n\x0b\x65vent_count\x18\x04 \x01(\x03\x12\x18\n\x10sample_trace_ids\x18\x05 \x03(\t\x12\x12\n\nevent_type\x18\x06 \x01(\t\x12\x0c\n\x04unit\x18\x07 \x01(\t\x1a,\n\nGroupEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xab\x01\n\tLateUsage\x12\x33\n\x0fperiod_end_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x06totals\x18\x02 \x03(\x0b\x32 .meterscope.usage.v1.SealedTotal\x12\x37\n\rmerged_totals\x18\x03 \x03(\x0b\x32 .meterscope.usage.v1.SealedTotal\"\xdf\x01\n\x11SealUsageResponse\x12\x0f\n\x07seal_id\x18\x01 \x01(\t\x12\x30\n\x06totals\x18\x02 \x03(\x0b\x32 .meterscope.usage.v1.SealedTotal\x12\x32\n\nlate_usage\x18\x03 \x03(\x0b\x32\x1e.meterscope.usage.v1.LateUsage\x12\x1a\n\x12quarantined_events\x18\x04 \x01(\x03\x12\x37\n\rmerged_totals\x18\x05 \x03(\x0b\x32 .meterscope.usage.v1.SealedTotal\"X\n\x14ListLateUsageRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x15ListLateUsageResponse\x12\x32\n\nlate_usage\x18\x01 \x03(\x0b\x32\x1e.meterscope.usage.v1.LateUsage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x87\x01\n\x06Window\x12\x16\n\x12WINDOW_UNSPECIFIED\x10\x00\x12\x17\n\x13WINDOW_QUARTER_HOUR\x10\x01\x12\x0f\n\x0bWINDOW_HOUR\x10\x02\x12\x0e\n\nWINDOW_DAY\x10\x03\x12\x10\n\x0cWINDOW_MONTH\x10\x04\x12\x19\n\x15WINDOW_BILLING_PERIOD\x10\x05\x32\xdd\x02\n\x0cUsageService\x12\x88\x01\n\nQueryUsage\x12&.meterscope.usage.v1.QueryUsageRequest\x1a\'.meterscope.usage.v1.QueryUsageResponse\")\x82\xd3\xe4\x93\x02#\x12!/v1/customers/{customer_id}/usage\x12Z\n\tSealUsage\x12%.meterscope.usage.v1.SealUsageRequest\x1a&.meterscope.usage.v1.SealUsageResponse\x12\x66\n\rListLateUsage\x12).meterscope.usage.v1.ListLateUsageRequest\x1a*.meterscope.usage.v1.ListLateUsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,28 +55,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEALUSAGEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
   _globals['_SEALEDTOTAL_GROUPENTRY']._loaded_options = None
   _globals['_SEALEDTOTAL_GROUPENTRY']._serialized_options = b'8\001'
+  _globals['_LISTLATEUSAGEREQUEST'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_LISTLATEUSAGEREQUEST'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
   _globals['_USAGESERVICE'].methods_by_name['QueryUsage']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['QueryUsage']._serialized_options = b'\202\323\344\223\002#\022!/v1/customers/{customer_id}/usage'
-  _globals['_WINDOW']._serialized_start=1669
-  _globals['_WINDOW']._serialized_end=1777
+  _globals['_WINDOW']._serialized_start=1902
+  _globals['_WINDOW']._serialized_end=2037
   _globals['_QUERYUSAGEREQUEST']._serialized_start=188
-  _globals['_QUERYUSAGEREQUEST']._serialized_end=425
-  _globals['_USAGEWINDOW']._serialized_start=428
-  _globals['_USAGEWINDOW']._serialized_end=678
-  _globals['_USAGEWINDOW_GROUPENTRY']._serialized_start=634
-  _globals['_USAGEWINDOW_GROUPENTRY']._serialized_end=678
-  _globals['_QUERYUSAGERESPONSE']._serialized_start=681
-  _globals['_QUERYUSAGERESPONSE']._serialized_end=832
-  _globals['_SEALUSAGEREQUEST']._serialized_start=835
-  _globals['_SEALUSAGEREQUEST']._serialized_end=1012
-  _globals['_SEALEDTOTAL']._serialized_start=1015
-  _globals['_SEALEDTOTAL']._serialized_end=1267
-  _globals['_SEALEDTOTAL_GROUPENTRY']._serialized_start=634
-  _globals['_SEALEDTOTAL_GROUPENTRY']._serialized_end=678
-  _globals['_LATEUSAGE']._serialized_start=1270
-  _globals['_LATEUSAGE']._serialized_end=1441
-  _globals['_SEALUSAGERESPONSE']._serialized_start=1444
-  _globals['_SEALUSAGERESPONSE']._serialized_end=1667
-  _globals['_USAGESERVICE']._serialized_start=1780
-  _globals['_USAGESERVICE']._serialized_end=2025
+  _globals['_QUERYUSAGEREQUEST']._serialized_end=465
+  _globals['_USAGEWINDOW']._serialized_start=468
+  _globals['_USAGEWINDOW']._serialized_end=718
+  _globals['_USAGEWINDOW_GROUPENTRY']._serialized_start=674
+  _globals['_USAGEWINDOW_GROUPENTRY']._serialized_end=718
+  _globals['_QUERYUSAGERESPONSE']._serialized_start=721
+  _globals['_QUERYUSAGERESPONSE']._serialized_end=872
+  _globals['_SEALUSAGEREQUEST']._serialized_start=875
+  _globals['_SEALUSAGEREQUEST']._serialized_end=1052
+  _globals['_SEALEDTOTAL']._serialized_start=1055
+  _globals['_SEALEDTOTAL']._serialized_end=1307
+  _globals['_SEALEDTOTAL_GROUPENTRY']._serialized_start=674
+  _globals['_SEALEDTOTAL_GROUPENTRY']._serialized_end=718
+  _globals['_LATEUSAGE']._serialized_start=1310
+  _globals['_LATEUSAGE']._serialized_end=1481
+  _globals['_SEALUSAGERESPONSE']._serialized_start=1484
+  _globals['_SEALUSAGERESPONSE']._serialized_end=1707
+  _globals['_LISTLATEUSAGEREQUEST']._serialized_start=1709
+  _globals['_LISTLATEUSAGEREQUEST']._serialized_end=1797
+  _globals['_LISTLATEUSAGERESPONSE']._serialized_start=1799
+  _globals['_LISTLATEUSAGERESPONSE']._serialized_end=1899
+  _globals['_USAGESERVICE']._serialized_start=2040
+  _globals['_USAGESERVICE']._serialized_end=2389
 # @@protoc_insertion_point(module_scope)

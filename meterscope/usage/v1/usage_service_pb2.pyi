@@ -37,6 +37,10 @@ class _WindowEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Window.ValueTy
     """Days of the time zone."""
     WINDOW_MONTH: _Window.ValueType  # 4
     """Months of the time zone."""
+    WINDOW_BILLING_PERIOD: _Window.ValueType  # 5
+    """The customer's billing periods, in the customer's own time zone whatever zone is asked for; calendar months where
+    there are none.
+    """
 
 class Window(_Window, metaclass=_WindowEnumTypeWrapper):
     """How usage is cut into windows."""
@@ -51,6 +55,10 @@ WINDOW_DAY: Window.ValueType  # 3
 """Days of the time zone."""
 WINDOW_MONTH: Window.ValueType  # 4
 """Months of the time zone."""
+WINDOW_BILLING_PERIOD: Window.ValueType  # 5
+"""The customer's billing periods, in the customer's own time zone whatever zone is asked for; calendar months where
+there are none.
+"""
 Global___Window: _TypeAlias = Window  # noqa: Y015
 
 @_typing.final
@@ -65,6 +73,8 @@ class QueryUsageRequest(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
     TIME_ZONE_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    GROUP_FILTER_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """The customer's id."""
     meter: _builtins.str
@@ -75,11 +85,21 @@ class QueryUsageRequest(_message.Message):
     """IANA name of the zone whose hours, days and months count, such as `Asia/Kolkata`. The customer's own when empty."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """The first instant. A whole quarter of an hour (UTC)."""
+        """The first instant: any."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """The first instant behind the range. A whole quarter of an hour (UTC)."""
+        """The first instant behind the range: any, at most 3,660 days after `start_time`."""
+
+    @_builtins.property
+    def group_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Some of the meter's group-by attributes: a window has an entry for each combination of their values that was used.
+        Empty: all groups as one.
+        """
+
+    @_builtins.property
+    def group_filter(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only groups with these values, each as `attribute=value` such as `region=eu`; of the meter's group-by attributes."""
 
     def __init__(
         self,
@@ -90,10 +110,12 @@ class QueryUsageRequest(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         window: Global___Window.ValueType = ...,
         time_zone: _builtins.str = ...,
+        group_by: _abc.Iterable[_builtins.str] | None = ...,
+        group_filter: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "meter", b"meter", "start_time", b"start_time", "time_zone", b"time_zone", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "group_by", b"group_by", "group_filter", b"group_filter", "meter", b"meter", "start_time", b"start_time", "time_zone", b"time_zone", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -139,7 +161,7 @@ class UsageWindow(_message.Message):
 
     @_builtins.property
     def group(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The values of the meter's group-by attributes. Empty without group-by."""
+        """The values of the attributes that were asked for in `group_by`, without those that the events have not."""
 
     @_builtins.property
     def value(self) -> _decimal_pb2.Decimal:
@@ -172,11 +194,13 @@ class QueryUsageResponse(_message.Message):
     AS_OF_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageWindow]:
-        """The windows, in order."""
+        """The windows, in order. At most 20,000; INVALID_ARGUMENT where more have usage."""
 
     @_builtins.property
     def total(self) -> _decimal_pb2.Decimal:
-        """The meter's value over the whole range."""
+        """The meter's value over the whole range and all groups: merged, and not added up. Not set where a MAX, MIN, AVG or
+        LATEST has no events.
+        """
 
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp:
@@ -386,3 +410,61 @@ class SealUsageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SealUsageResponse: _TypeAlias = SealUsageResponse  # noqa: Y015
+
+@_typing.final
+class ListLateUsageRequest(_message.Message):
+    """Asks for late usage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """The customer's id."""
+    page_size: _builtins.int
+    """At most so many periods; 100 when 0, never more than 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLateUsageRequest: _TypeAlias = ListLateUsageRequest  # noqa: Y015
+
+@_typing.final
+class ListLateUsageResponse(_message.Message):
+    """A page of late usage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LATE_USAGE_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def late_usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___LateUsage]:
+        """The closed periods that something came late for, oldest first. Cumulative: it replaces what was told before."""
+
+    def __init__(
+        self,
+        *,
+        late_usage: _abc.Iterable[Global___LateUsage] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["late_usage", b"late_usage", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLateUsageResponse: _TypeAlias = ListLateUsageResponse  # noqa: Y015

@@ -45,6 +45,11 @@ class UsageServiceStub:
                 request_serializer=meterscope_dot_usage_dot_v1_dot_usage__service__pb2.SealUsageRequest.SerializeToString,
                 response_deserializer=meterscope_dot_usage_dot_v1_dot_usage__service__pb2.SealUsageResponse.FromString,
                 _registered_method=True)
+        self.ListLateUsage = channel.unary_unary(
+                '/meterscope.usage.v1.UsageService/ListLateUsage',
+                request_serializer=meterscope_dot_usage_dot_v1_dot_usage__service__pb2.ListLateUsageRequest.SerializeToString,
+                response_deserializer=meterscope_dot_usage_dot_v1_dot_usage__service__pb2.ListLateUsageResponse.FromString,
+                _registered_method=True)
 
 
 class UsageServiceServicer:
@@ -55,7 +60,8 @@ class UsageServiceServicer:
         """Returns a meter's usage of a customer in `[start_time, end_time)`, cut into windows.
 
         Waits (at most 2 s) until every event acknowledged before the call is counted; if that takes longer, `as_of` says
-        up to when the answer is complete. NOT_FOUND if the customer or the meter is unknown.
+        up to when the answer is complete. NOT_FOUND if the customer or the meter is unknown. Windows that are cut within a
+        quarter of an hour (UTC) are counted from raw events there: FAILED_PRECONDITION where those are not kept any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -66,6 +72,14 @@ class UsageServiceServicer:
 
         Idempotent by (customer, end): the sealed totals never change afterwards. An event with `time < end_time` that is
         accepted later is late usage: it belongs to this seal and is returned as an adjustment by later calls.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLateUsage(self, request, context):
+        """Lists what came late for a customer's closed periods, or was corrected in them. Internal: called by billing.
+        NOT_FOUND if the customer is unknown.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,6 +97,11 @@ def add_UsageServiceServicer_to_server(servicer, server):
                     servicer.SealUsage,
                     request_deserializer=meterscope_dot_usage_dot_v1_dot_usage__service__pb2.SealUsageRequest.FromString,
                     response_serializer=meterscope_dot_usage_dot_v1_dot_usage__service__pb2.SealUsageResponse.SerializeToString,
+            ),
+            'ListLateUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLateUsage,
+                    request_deserializer=meterscope_dot_usage_dot_v1_dot_usage__service__pb2.ListLateUsageRequest.FromString,
+                    response_serializer=meterscope_dot_usage_dot_v1_dot_usage__service__pb2.ListLateUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -140,6 +159,33 @@ class UsageService:
             '/meterscope.usage.v1.UsageService/SealUsage',
             meterscope_dot_usage_dot_v1_dot_usage__service__pb2.SealUsageRequest.SerializeToString,
             meterscope_dot_usage_dot_v1_dot_usage__service__pb2.SealUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLateUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterscope.usage.v1.UsageService/ListLateUsage',
+            meterscope_dot_usage_dot_v1_dot_usage__service__pb2.ListLateUsageRequest.SerializeToString,
+            meterscope_dot_usage_dot_v1_dot_usage__service__pb2.ListLateUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

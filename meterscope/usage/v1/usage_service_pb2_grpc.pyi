@@ -37,13 +37,18 @@ class UsageServiceStub:
     """Returns a meter's usage of a customer in `[start_time, end_time)`, cut into windows.
 
     Waits (at most 2 s) until every event acknowledged before the call is counted; if that takes longer, `as_of` says
-    up to when the answer is complete. NOT_FOUND if the customer or the meter is unknown.
+    up to when the answer is complete. NOT_FOUND if the customer or the meter is unknown. Windows that are cut within a
+    quarter of an hour (UTC) are counted from raw events there: FAILED_PRECONDITION where those are not kept any more.
     """
     SealUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.SealUsageRequest, _usage_service_pb2.SealUsageResponse]
     """Closes a customer's period for billing and returns its totals. Internal: called by billing.
 
     Idempotent by (customer, end): the sealed totals never change afterwards. An event with `time < end_time` that is
     accepted later is late usage: it belongs to this seal and is returned as an adjustment by later calls.
+    """
+    ListLateUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ListLateUsageRequest, _usage_service_pb2.ListLateUsageResponse]
+    """Lists what came late for a customer's closed periods, or was corrected in them. Internal: called by billing.
+    NOT_FOUND if the customer is unknown.
     """
 
 @_typing.type_check_only
@@ -55,13 +60,18 @@ class UsageServiceAsyncStub(UsageServiceStub):
     """Returns a meter's usage of a customer in `[start_time, end_time)`, cut into windows.
 
     Waits (at most 2 s) until every event acknowledged before the call is counted; if that takes longer, `as_of` says
-    up to when the answer is complete. NOT_FOUND if the customer or the meter is unknown.
+    up to when the answer is complete. NOT_FOUND if the customer or the meter is unknown. Windows that are cut within a
+    quarter of an hour (UTC) are counted from raw events there: FAILED_PRECONDITION where those are not kept any more.
     """
     SealUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.SealUsageRequest, _usage_service_pb2.SealUsageResponse]  # type: ignore[assignment]
     """Closes a customer's period for billing and returns its totals. Internal: called by billing.
 
     Idempotent by (customer, end): the sealed totals never change afterwards. An event with `time < end_time` that is
     accepted later is late usage: it belongs to this seal and is returned as an adjustment by later calls.
+    """
+    ListLateUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListLateUsageRequest, _usage_service_pb2.ListLateUsageResponse]  # type: ignore[assignment]
+    """Lists what came late for a customer's closed periods, or was corrected in them. Internal: called by billing.
+    NOT_FOUND if the customer is unknown.
     """
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -76,7 +86,8 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns a meter's usage of a customer in `[start_time, end_time)`, cut into windows.
 
         Waits (at most 2 s) until every event acknowledged before the call is counted; if that takes longer, `as_of` says
-        up to when the answer is complete. NOT_FOUND if the customer or the meter is unknown.
+        up to when the answer is complete. NOT_FOUND if the customer or the meter is unknown. Windows that are cut within a
+        quarter of an hour (UTC) are counted from raw events there: FAILED_PRECONDITION where those are not kept any more.
         """
 
     @_abc_1.abstractmethod
@@ -89,6 +100,16 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotent by (customer, end): the sealed totals never change afterwards. An event with `time < end_time` that is
         accepted later is late usage: it belongs to this seal and is returned as an adjustment by later calls.
+        """
+
+    @_abc_1.abstractmethod
+    def ListLateUsage(
+        self,
+        request: _usage_service_pb2.ListLateUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.ListLateUsageResponse, _abc.Awaitable[_usage_service_pb2.ListLateUsageResponse]]:
+        """Lists what came late for a customer's closed periods, or was corrected in them. Internal: called by billing.
+        NOT_FOUND if the customer is unknown.
         """
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

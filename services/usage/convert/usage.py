@@ -6,7 +6,7 @@ from typing import Final
 from meterscope.usage.v1 import usage_service_pb2 as pb
 from services.kit.errors import InvalidArgument
 from services.kit.money import decimal_to_proto
-from services.usage.convert.fields import instant, text, timestamp
+from services.usage.convert.fields import instant, text, texts, timestamp
 from services.usage.domain.window import Window
 from services.usage.store.seals import Late, Total
 from services.usage.usecases.query import Question, Usage
@@ -18,6 +18,7 @@ _WINDOWS: Final = {
     pb.WINDOW_HOUR: Window.HOUR,
     pb.WINDOW_DAY: Window.DAY,
     pb.WINDOW_MONTH: Window.MONTH,
+    pb.WINDOW_BILLING_PERIOD: Window.BILLING_PERIOD,
 }
 
 
@@ -29,7 +30,9 @@ def question(request: pb.QueryUsageRequest) -> Question:
     """
     window = _WINDOWS.get(request.window)
     if window is None:
-        raise InvalidArgument.at("window", f"{request.window} is none; use QUARTER_HOUR, HOUR, DAY or MONTH")
+        raise InvalidArgument.at(
+            "window", f"{request.window} is none; use QUARTER_HOUR, HOUR, DAY, MONTH or BILLING_PERIOD"
+        )
     return Question(
         customer_id=text(request.customer_id, "customer_id"),
         meter=text(request.meter, "meter"),
@@ -37,24 +40,38 @@ def question(request: pb.QueryUsageRequest) -> Question:
         end=instant(request.end_time, "end_time", given=request.HasField("end_time")),
         window=window,
         zone=text(request.time_zone, "time_zone", optional=True),
+        group_by=texts(request.group_by, "group_by"),
+        groups=_groups(request.group_filter),
     )
 
 
 def usage(found: Usage) -> pb.QueryUsageResponse:
     """Encode usage."""
-    aggregation = found.meter.meter.aggregation
     return pb.QueryUsageResponse(
         windows=[
             pb.UsageWindow(
                 start_time=timestamp(window.start),
                 end_time=timestamp(window.end),
-                value=decimal_to_proto(window.state.value(aggregation)),
+                group=window.group,
+                value=decimal_to_proto(window.value),
             )
             for window in found.windows
         ],
-        total=decimal_to_proto(found.total.value(aggregation)),
+        total=None if found.total is None else decimal_to_proto(found.total),
         as_of=timestamp(found.as_of),
     )
+
+
+def _groups(parts: Sequence[str]) -> dict[str, str]:
+    groups: dict[str, str] = {}
+    for index, part in enumerate(parts):
+        name, given, value = part.partition("=")
+        if not given or "\0" in part or name in groups:
+            raise InvalidArgument.at(
+                f"group_filter[{index}]", f"{part[:80]!r} is no attribute=value, or names an attribute again"
+            )
+        groups[name] = value
+    return groups
 
 
 def sealed(found: Sealed) -> pb.SealUsageResponse:

@@ -13,13 +13,14 @@ _MONTHS: Final = 12
 
 
 class Window(Enum):
-    """How usage is cut. WHOLE is one window over the range."""
+    """How usage is cut. WHOLE is one window over the range; BILLING_PERIOD is the customer's, not the zone's."""
 
     WHOLE = auto()
     QUARTER_HOUR = auto()
     HOUR = auto()
     DAY = auto()
     MONTH = auto()
+    BILLING_PERIOD = auto()
 
 
 def time_zone(name: str, field: str) -> ZoneInfo:
@@ -37,7 +38,7 @@ def time_zone(name: str, field: str) -> ZoneInfo:
 
 
 def bounds(window: Window, instant: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
-    """Return the window `[start, end)` in UTC that holds an instant (not for WHOLE).
+    """Return the window `[start, end)` in UTC that holds an instant (not for WHOLE and BILLING_PERIOD).
 
     Local hours, days and months are cut where the zone's clock says so: a day with a change of clocks has 23 or 25
     hours, and an hour that the clock repeats is two windows.
@@ -55,6 +56,23 @@ def bounds(window: Window, instant: datetime, zone: ZoneInfo) -> tuple[datetime,
         return _midnight(day.year, day.month, day.day, zone), _next_midnight(local, zone)
     year, month = (local.year + 1, 1) if local.month == _MONTHS else (local.year, local.month + 1)
     return _midnight(local.year, local.month, 1, zone), _midnight(year, month, 1, zone)
+
+
+def cuts(window: Window, start: datetime, end: datetime, zone: ZoneInfo, *, most: int) -> list[datetime] | None:
+    """Return where windows begin in `[start, end)`, with `start` and `end` themselves, ascending (not for BILLING_PERIOD).
+
+    None if there are more than `most` windows. Where a zone's clock moves by other than whole hours, the window before
+    is cut short by the one that begins then.
+    """
+    found = [start]
+    while window is not Window.WHOLE:
+        following = bounds(window, found[-1], zone)[1]
+        if following >= end:
+            break
+        found.append(following.astimezone(UTC))
+        if len(found) > most:
+            return None
+    return [*found, end]
 
 
 def _midnight(year: int, month: int, day: int, zone: ZoneInfo) -> datetime:

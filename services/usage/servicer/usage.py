@@ -32,3 +32,11 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
             encode=convert.sealed,
             response_type=pb.SealUsageResponse,
         )
+
+    def ListLateUsage(
+        self, request: pb.ListLateUsageRequest, context: grpc.ServicerContext
+    ) -> pb.ListLateUsageResponse:
+        """Show what came late for closed periods."""
+        customer_id = text(request.customer_id, "customer_id")
+        found, token = self._seals.late(customer_id, request.page_size, request.page_token)
+        return pb.ListLateUsageResponse(late_usage=map(convert.late_usage, found), next_page_token=token)

@@ -15,10 +15,11 @@ from typing import Final, TypeVar
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
+from services.kit import paging
 from services.kit.db import Database
 from services.kit.errors import InvalidArgument
 from services.kit.idempotency import answered, once
-from services.usage.domain.instant import quarter
+from services.usage.domain.instant import EARLIEST, LATEST, from_us, quarter, to_us
 from services.usage.errors import CustomerNotFound, RollupBehind
 from services.usage.store import customers, places, quarantine, seals
 from services.usage.store.seals import Late, Seal, Totals
@@ -89,6 +90,25 @@ class Seals:
                 act=lambda: encode(_freeze(conn, seal)),
             )
 
+    def late(self, customer_id: str, page_size: int, page_token: str) -> tuple[list[Late], str]:
+        """Return a page of what came late for a customer's seals, by their ends, and the token of the next.
+
+        Raises:
+            CustomerNotFound: there is no such customer.
+            InvalidArgument: a bad page size or token.
+        """
+        size = paging.page_size(page_size)
+        behind = paging.position(page_token, {"customer_id": customer_id}, _instant) or EARLIEST
+        with self._database.autocommit() as conn:
+            number = customers.number(conn, customer_id)
+            if number is None:
+                raise CustomerNotFound(customer_id)
+            found = seals.late(conn, number, LATEST, behind=behind, most=size + 1)
+        token = ""
+        if len(found) > size:
+            token = paging.encode_token([str(to_us(found[size - 1].period_end))], {"customer_id": customer_id})
+        return found[:size], token
+
     def _create(self, customer_id: str, start: datetime, end: datetime) -> Seal:
         with self._database.transaction() as conn:
             tx = places.writer(conn)
@@ -99,6 +119,10 @@ class Seals:
             if quarter(end) != end:
                 customers.add_edges(conn, number, [(quarter(end), end)], tx)
             return seal
+
+
+def _instant(text: str) -> datetime:
+    return from_us(int(text))
 
 
 def _freeze(conn: sa.Connection, seal: Seal) -> Sealed:
