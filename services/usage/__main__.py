@@ -130,7 +130,7 @@ def build_server(settings: Settings) -> Server:
     limit_metrics = LimitMetrics(meter, most_customers=settings.metrics_max_customers)
     limits = Limits(database, catalogue, counters, limit_metrics)
     reservations = Reservations(
-        database, catalogue, limit_metrics, ttl=settings.reservation, longest=settings.reservation_max
+        database, catalogue, positions, limit_metrics, ttl=settings.reservation, longest=settings.reservation_max
     )
     limit = LimitServicer(limits, reservations, EntitlementBook(database, notifier, now))
     billing = open_channel(settings.billing_address, settings.kit)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -232,6 +233,22 @@ def test_a_limit_that_was_lowered_a_moment_ago_counts(client: Client) -> None:
 
     assert code(lambda: client.reserve(customer, "requests", "5")) is grpc.StatusCode.RESOURCE_EXHAUSTED
     client.reserve(customer, "requests", "4")
+
+
+def test_a_period_that_was_changed_a_moment_ago_has_its_totals(client: Client) -> None:
+    """The rollup sets them; until then the new period would seem to have none."""
+    now = datetime.now(UTC)
+    customer = client.put_customer()
+    client.ingest(*[event(customer) for _ in range(8)])
+    client.total(customer, "requests")
+
+    client.put_customer(
+        customer, revision=2, periods=[(now - timedelta(days=1), now + timedelta(days=9))], limits={"requests": "10"}
+    )
+
+    # 8 + 3 = 11 is above 10.
+    assert code(lambda: client.reserve(customer, "requests", "3")) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    client.reserve(customer, "requests", "2")
 
 
 def test_more_than_was_reserved_cannot_be_committed(client: Client) -> None:

@@ -303,6 +303,19 @@ def add_change(
     conn.execute(sa.insert(changes).values(**values, context=context))
 
 
+def unsettled(conn: sa.Connection, number: int) -> tuple[int, int] | None:
+    """Return the last change of a customer's periods whose totals the rollup has still to set, as (generation, tx)."""
+    later = sa.tuple_(changes.c.generation, changes.c.tx) >= sa.tuple_(rollups.c.generation, rollups.c.last)
+    query = (
+        sa.select(changes.c.generation, changes.c.tx)
+        .where(changes.c.customer == number, changes.c.recount_from.is_not(None), later)
+        .order_by(changes.c.generation.desc(), changes.c.tx.desc())
+        .limit(1)
+    )
+    row = conn.execute(query).one_or_none()
+    return None if row is None else (row.generation, row.tx)
+
+
 def purge_changes(conn: sa.Connection, before: datetime) -> int:
     """Remove changes that were made before an instant, but none that the rollup has still to take in."""
     taken_in = sa.exists().where(

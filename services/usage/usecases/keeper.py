@@ -19,6 +19,7 @@ from services.usage.usecases.publish import quotas
 
 _LEASE: Final = timedelta(seconds=10)
 _TICK_SECONDS: Final = 0.25
+_REST_PER_ROUND: Final = 3.0
 _RENEW_SECONDS: Final = 2.5
 _GAUGES_SECONDS: Final = 30.0
 _PURGE_SECONDS: Final = 3_600.0
@@ -65,7 +66,9 @@ class Keeper:
     def run(self, stop: threading.Event) -> None:
         """Go on until stopped. PostgreSQL or Redis going away is waited out."""
         away = False
-        while not stop.wait(_TICK_SECONDS):
+        pause = _TICK_SECONDS
+        while not stop.wait(pause):
+            started = time.monotonic()
             try:
                 if self._holds_lease():
                     self._round()
@@ -77,6 +80,8 @@ class Keeper:
                 if not away:
                     _log.warning("reservations are not swept: the database is away", extra={"error": str(error)})
                 away = True
+            # With a great many reservations a sweep takes long: most of the time is left to others.
+            pause = max(_TICK_SECONDS, _REST_PER_ROUND * (time.monotonic() - started))
         self._give_up()
 
     def sweep(self) -> None:

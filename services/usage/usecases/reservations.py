@@ -17,12 +17,21 @@ from services.kit.money import plain
 from services.usage.domain.event import identity_digest
 from services.usage.domain.limit import standing
 from services.usage.domain.reservation import Reservation, ReservationState
-from services.usage.errors import CustomerNotFound, LimitReached, ReservationEnded, ReservationNotFound
+from services.usage.errors import (
+    CustomerNotFound,
+    LimitReached,
+    ReservationEnded,
+    ReservationNotFound,
+    RollupBehind,
+)
 from services.usage.metrics import LimitMetrics
 from services.usage.store import customers, reservations, totals
 from services.usage.store.reservations import Stored
 from services.usage.usecases.catalogue import Catalogue
+from services.usage.usecases.positions import Positions
 
+# How long a change of the customer's periods is waited for.
+_PATIENCE_SECONDS: Final = 2.0
 _SHORTEST: Final = timedelta(seconds=1)
 _ENDED: Final = {
     ReservationState.COMMITTED: (
@@ -70,6 +79,15 @@ class Call(Generic[M]):
     response_type: type[M]
 
 
+class _Unsettled(Exception):
+    """The customer's periods have changed, and the rollup has still to set their totals."""
+
+    def __init__(self, generation: int, tx: int) -> None:
+        super().__init__()
+        self.generation = generation
+        self.tx = tx
+
+
 class Reservations:
     """Sets quota aside and gives it back."""
 
@@ -77,6 +95,7 @@ class Reservations:
         self,
         database: Database,
         catalogue: Catalogue,
+        positions: Positions,
         metrics: LimitMetrics,
         *,
         ttl: timedelta,
@@ -87,12 +106,14 @@ class Reservations:
         Args:
             database: of usage.
             catalogue: finds meters.
+            positions: knows how far the rollup came.
             metrics: count what is refused.
             ttl: how long a reservation holds for those who do not say.
             longest: how long it may hold.
         """
         self._database = database
         self._catalogue = catalogue
+        self._positions = positions
         self._metrics = metrics
         self._ttl = min(ttl, longest)
         self._longest = longest
@@ -104,15 +125,19 @@ class Reservations:
             CustomerNotFound, MeterNotFound: there is none of this id.
             InvalidArgument: the time is too short or too long.
             LimitReached: a hard limit does not leave so much.
+            RollupBehind: the customer's periods have changed, and their totals are not set in time.
         """
         meter = self._catalogue.meter(wanted.meter_id).number
         ttl = self._checked(wanted.ttl)
         try:
-            with self._database.transaction() as conn:
-                return _once(conn, "ReserveQuota", call, lambda: self._reserve(conn, wanted, meter, ttl))
-        except LimitReached:
-            self._metrics.exceeded(wanted.customer_id, wanted.meter_id)
-            raise
+            return self._reserve_once(wanted, meter, ttl, call)
+        except _Unsettled as change:
+            if not self._positions.wait(change.generation, change.tx + 1, _PATIENCE_SECONDS):
+                raise RollupBehind(_PATIENCE_SECONDS) from None
+        try:
+            return self._reserve_once(wanted, meter, ttl, call)
+        except _Unsettled:
+            raise RollupBehind(_PATIENCE_SECONDS) from None
 
     def commit(self, use: Use, call: Call[M]) -> M:
         """Have a reservation count until the totals hold its event.
@@ -123,7 +148,7 @@ class Reservations:
             InvalidArgument: more was used than was reserved.
         """
         with self._database.transaction() as conn:
-            return _once(conn, "CommitReservation", call, lambda: _commit(conn, use))
+            return _once(conn, "CommitReservation", call, lambda: self._commit(conn, use))
 
     def release(self, customer_id: str, reservation_id: str, call: Call[M]) -> M:
         """Give reserved quota back. One that holds no more is returned as it is.
@@ -145,6 +170,14 @@ class Reservations:
             )
         return ttl
 
+    def _reserve_once(self, wanted: Wanted, meter: int, ttl: timedelta, call: Call[M]) -> M:
+        try:
+            with self._database.transaction() as conn:
+                return _once(conn, "ReserveQuota", call, lambda: self._reserve(conn, wanted, meter, ttl))
+        except LimitReached:
+            self._metrics.exceeded(wanted.customer_id, wanted.meter_id)
+            raise
+
     def _reserve(self, conn: sa.Connection, wanted: Wanted, meter: int, ttl: timedelta) -> Reservation:
         number = _number(conn, wanted.customer_id)
         reservations.lock(conn, number, meter)
@@ -153,6 +186,9 @@ class Reservations:
         customer = customers.find(conn, wanted.customer_id, now)
         if customer is None:
             raise CustomerNotFound(wanted.customer_id)
+        change = customers.unsettled(conn, number)
+        if change is not None:
+            raise _Unsettled(*change)
         reserved = reservations.reserved(conn, number, meter)
         used = totals.of_period(conn, number, wanted.meter_id, customer.period.start)
         limit = customer.limits.get(wanted.meter_id)
@@ -171,33 +207,42 @@ class Reservations:
         reservations.create(conn, number, meter, made)
         return made
 
-
-def _commit(conn: sa.Connection, use: Use) -> Reservation:
-    number, found = _lock(conn, use.customer_id, use.reservation_id)
-    reservation = found.reservation
-    quantity = reservation.quantity if use.quantity is None else use.quantity
-    if reservation.state is ReservationState.COMMITTED and reservation.names(use.event_source, use.event_id, quantity):
-        return reservation
-    if reservation.state is not ReservationState.OPEN:
-        raise _ended(reservation)
-    if quantity > reservation.quantity:
-        raise InvalidArgument.at(
-            "quantity",
-            f"{plain(quantity)} is more than the {plain(reservation.quantity)} that were reserved; "
-            "commit at most that, or reserve the rest first",
-            reason="MORE_THAN_RESERVED",
+    def _commit(self, conn: sa.Connection, use: Use) -> Reservation:
+        number, found = _lock(conn, use.customer_id, use.reservation_id)
+        reservation = found.reservation
+        quantity = reservation.quantity if use.quantity is None else use.quantity
+        if reservation.state is ReservationState.COMMITTED and reservation.names(
+            use.event_source, use.event_id, quantity
+        ):
+            return reservation
+        if reservation.state is not ReservationState.OPEN:
+            raise _ended(reservation)
+        if quantity > reservation.quantity:
+            raise InvalidArgument.at(
+                "quantity",
+                f"{plain(quantity)} is more than the {plain(reservation.quantity)} that were reserved; "
+                "commit at most that, or reserve the rest first",
+                reason="MORE_THAN_RESERVED",
+            )
+        reservations.commit(
+            conn,
+            number,
+            found,
+            digest=identity_digest(use.event_source.encode(), use.event_id.encode()),
+            source=use.event_source,
+            event_id=use.event_id,
+            quantity=quantity,
+            until=self._counts_until(conn, use.customer_id),
         )
-    reservations.commit(
-        conn,
-        number,
-        found,
-        digest=identity_digest(use.event_source.encode(), use.event_id.encode()),
-        source=use.event_source,
-        event_id=use.event_id,
-        quantity=quantity,
-        until=_period_end(conn, use.customer_id),
-    )
-    return _found(conn, number, use.customer_id, use.reservation_id).reservation
+        return _found(conn, number, use.customer_id, use.reservation_id).reservation
+
+    def _counts_until(self, conn: sa.Connection, customer_id: str) -> datetime:
+        """Return until when a committed reservation counts at the longest: its event may come into the next period."""
+        now = reservations.now(conn)
+        customer = customers.find(conn, customer_id, now)
+        if customer is None:
+            raise CustomerNotFound(customer_id)
+        return max(customer.period.end, now + self._longest)
 
 
 def _release(conn: sa.Connection, customer_id: str, reservation_id: str) -> Reservation:
@@ -232,13 +277,6 @@ def _number(conn: sa.Connection, customer_id: str) -> int:
     if number is None:
         raise CustomerNotFound(customer_id)
     return number
-
-
-def _period_end(conn: sa.Connection, customer_id: str) -> datetime:
-    customer = customers.find(conn, customer_id, reservations.now(conn))
-    if customer is None:
-        raise CustomerNotFound(customer_id)
-    return customer.period.end
 
 
 def _ended(reservation: Reservation) -> ReservationEnded:
