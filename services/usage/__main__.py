@@ -232,7 +232,7 @@ def _reporting(
     settings: Settings, database: Database, billing: Billing, positions: Positions, meter: metrics.Meter
 ) -> tuple[Costs, Reports, Anomalies]:
     outbox = Outbox(database)
-    costs = Costs(database, billing, CostMetrics(meter))
+    costs = Costs(database, outbox, billing, CostMetrics(meter), now)
     reports = Reports(database, outbox, billing, costs, positions, ReportMetrics(meter), now)
     window = timedelta(hours=settings.anomaly_window_hours)
     anomalies = Anomalies(

@@ -501,6 +501,8 @@ cost_periods: Final = sa.Table(
     sa.Column("digest", sa.Uuid, nullable=False),
     # Every event acknowledged before it is priced.
     sa.Column("as_of", _TIME, nullable=False),
+    # Whether the signal was raised that it costs far more than the period before.
+    sa.Column("spike_told", sa.Boolean, nullable=False, server_default=sa.text("false")),
 )
 
 # By day of the customer's zone; a day on which nothing moved has no row.

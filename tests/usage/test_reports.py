@@ -19,7 +19,7 @@ import pytest
 from eventually import eventually
 from google.protobuf import json_format
 from google.type import money_pb2
-from usage_harness import Client, event, timestamp, utc
+from usage_harness import Alerts, Client, event, timestamp, utc
 
 from meterscope.billing.v1 import catalog_service_pb2 as catalog_pb
 from meterscope.billing.v1 import catalog_service_pb2_grpc as catalog_grpc
@@ -451,6 +451,42 @@ def test_costs_by_day_are_kept_up_without_being_asked_for(
             break
     assert days == sorted(set(days))
     assert {date(LAST_MONTH, 1), date(LAST_MONTH, DAYS)} <= set(days)
+
+
+def test_a_period_that_costs_far_more_than_the_one_before_is_told_once(
+    client: Client, billing: Billing, alerts: Alerts
+) -> None:
+    billing.plan("by-request", 7, requests={"per_unit": {"meter": "requests", "unit_price": {"value": "1"}}})
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    # A third of the period of 30 days is over, and less than a day more: of 9 a day the period before had cost 90 to 99
+    # by then. 2.5 times that are 225 to 247.5.
+    start = today - timedelta(days=10)
+    periods = [(start - timedelta(days=30), start), (start, start + timedelta(days=30))]
+    before = [event for day in range(30) for event in used_of(periods[0][0] + timedelta(days=day), 9)]
+
+    def customer(requests: int) -> str:
+        name = client.put_customer(billing.customer("by-request", periods[0][0]), periods=periods)
+        for each in before:
+            each.customer_id = name
+        client.ingest(*before, *used(name, start, requests))
+        return name
+
+    calm, wild = customer(224), customer(249)
+    eventually(lambda: [each for each in alerts.raised.values() if each.customer_id == wild])
+    client.ingest(*used(wild, start, 10))
+    last = client.put_customer(billing.customer("by-request", periods[0][0]), periods=periods)
+    client.ingest(*[event(last, time=each.time.ToDatetime(tzinfo=UTC)) for each in before], *used(last, start, 300))
+    # The one that moved last is told last.
+    eventually(lambda: [each for each in alerts.raised.values() if each.customer_id == last])
+    (told,) = [each for each in alerts.raised.values() if each.customer_id == wild]
+    assert (told.type, told.data["cost"], told.data["currency"]) == ("cost_spike", "249", "INR")
+    assert 90 <= float(str(told.data["before"])) <= 99
+    assert not [each for each in alerts.raised.values() if each.customer_id == calm]
+
+
+def used_of(day: datetime, requests: int) -> list[Any]:
+    """So many requests of nobody in particular yet."""
+    return used("cus_to_be_named", day, requests)
 
 
 def test_the_last_known_cost_is_shown_when_billing_is_away(

@@ -124,7 +124,8 @@ class LimitServiceServicer:
         before or afterwards.
 
         The reservation counts until the totals hold that event: at no moment is it counted neither here nor there. Should
-        the event never come, it counts until the period in which it was committed is over. Committed again with the same
+        the event never come, it counts until the period in which it was committed is over, and for a day at least
+        (METERSCOPE_USAGE_RESERVATION_MAX_SECONDS). Committed again with the same
         event and quantity, it is answered as it stands. NOT_FOUND if there is no such reservation; FAILED_PRECONDITION if
         it has expired (RESERVATION_EXPIRED), was released (RESERVATION_RELEASED) or was committed otherwise
         (RESERVATION_COMMITTED).

@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
+from typing import Final
 
 from services.kit.money import Money, allocate
 from services.usage.domain.calendar import Day
-from services.usage.domain.report import EXACT
+from services.usage.domain.limit import Period
+from services.usage.domain.report import EXACT, LEAST_ELAPSED
+
+# 150 % above.
+SPIKE_FACTOR: Final = Decimal("2.5")
 
 
 @dataclass(frozen=True)
@@ -80,5 +85,44 @@ def by_day(price: PeriodPrice, usage: Mapping[str, Running], days: Sequence[Day]
     return costs
 
 
+@dataclass(frozen=True)
+class Spike:
+    """A period whose usage costs far more than that of the period before did at the same elapsed fraction."""
+
+    cost: Decimal
+    before: Decimal
+    elapsed_percent: int
+
+
+def spike(
+    cost: Decimal, period: Period, before: Mapping[date, Decimal], days: Sequence[Day], now: datetime
+) -> Spike | None:
+    """Say whether a period's usage costs more than 2.5 times as much as that of the period before at the same fraction.
+
+    Args:
+        cost: of the usage so far, without flat fees.
+        period: the period, which is open.
+        before: the same of the period before, by day.
+        days: of the period before.
+        now: up to when was used.
+    """
+    elapsed = _span(period.start, now) / _span(period.start, period.end)
+    if elapsed < LEAST_ELAPSED:
+        return None
+    until = days[0].start + timedelta(seconds=int(elapsed * _span(days[0].start, days[-1].end)))
+    then = Decimal(0)
+    for day in days:
+        if day.start < until:
+            part = _span(day.start, min(day.end, until)) / _seconds(day)
+            then = EXACT.add(then, EXACT.multiply(before.get(day.date, Decimal(0)), part))
+    if then <= 0 or cost <= EXACT.multiply(SPIKE_FACTOR, then):
+        return None
+    return Spike(cost, then, int(100 * elapsed))
+
+
 def _seconds(day: Day) -> Decimal:
-    return Decimal((day.end - day.start) // timedelta(microseconds=1))
+    return _span(day.start, day.end)
+
+
+def _span(start: datetime, end: datetime) -> Decimal:
+    return Decimal((end - start) // timedelta(microseconds=1)) / 1_000_000

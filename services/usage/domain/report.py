@@ -18,7 +18,7 @@ _CENT: Final = Decimal("0.01")
 # A saving of less is not worth a change.
 _WORTH_PERCENT: Final = 5
 # Of a period that is open for less, the pace says nothing.
-_LEAST_ELAPSED: Final = Decimal("0.1")
+LEAST_ELAPSED: Final = Decimal("0.1")
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def basis(period: Period, quantities: Mapping[str, Decimal], adding: Iterable[st
         return Basis(period, quantities, projected=False)
     whole = Decimal((period.end - period.start) // timedelta(seconds=1))
     elapsed = Decimal(max(0, (now - period.start) // timedelta(seconds=1))) / whole
-    if elapsed < _LEAST_ELAPSED:
+    if elapsed < LEAST_ELAPSED:
         return None
     growing = set(adding)
     carried = {

@@ -186,6 +186,32 @@ def store(conn: sa.Connection, priced: Priced) -> None:
     _replace(conn, of, priced.days)
 
 
+def usage_by_day(conn: sa.Connection, customer: int, period_start: datetime) -> dict[date, Decimal]:
+    """Return what a period's usage cost, without flat fees, by day."""
+    table = daily_costs.c
+    query = (
+        sa.select(table.day, sa.func.sum(table.amount).label("amount"))
+        .where(table.customer == customer, table.period_start == period_start, table.meter != "")
+        .group_by(table.day)
+    )
+    return {row.day: row.amount for row in conn.execute(query)}
+
+
+def before(conn: sa.Connection, customer: int, period_start: datetime) -> Header | None:
+    """Return the period that ends where this one begins, if it is priced."""
+    table = cost_periods.c
+    query = sa.select(table.period_start).where(table.customer == customer, table.period_end == period_start)
+    start = conn.execute(query).scalar_one_or_none()
+    return None if start is None else headers(conn, customer, [start])[start]
+
+
+def tell_spike(conn: sa.Connection, customer: int, period_start: datetime) -> bool:
+    """Store that a period's spike is told; False if it was before."""
+    table = cost_periods.c
+    mine = (table.customer == customer, table.period_start == period_start, ~table.spike_told)
+    return conn.execute(sa.update(cost_periods).where(*mine).values(spike_told=True)).rowcount == 1
+
+
 def of_periods(
     conn: sa.Connection, customer: int, starts: Sequence[datetime], first: date, last: date
 ) -> list[DayCost]:

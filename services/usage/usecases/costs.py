@@ -1,29 +1,31 @@
 """What customers' days cost: kept up with usage by a job that asks billing in bulk, and on demand for a report."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
-from services.kit import paging
+from services.kit import paging, telemetry
 from services.kit.db import Database
-from services.kit.money import plain
-from services.kit.outbox import Job, Postpone
+from services.kit.money import Money, plain
+from services.kit.outbox import Job, Outbox, Postpone
 from services.usage.clients import Billing, BillingAway
 from services.usage.domain.calendar import day_of, days
-from services.usage.domain.cost import Running, by_day
+from services.usage.domain.cost import SPIKE_FACTOR, Running, Spike, by_day, spike
 from services.usage.domain.instant import EARLIEST
 from services.usage.metrics import CostMetrics
 from services.usage.store import costs, history, meters, places
 from services.usage.store.costs import CustomerPeriod, Key, Listed, Place, Priced
 from services.usage.store.history import History
 from services.usage.store.meters import StoredMeter
+from services.usage.usecases.signals import RAISE_SIGNAL
 
 PRICE_USAGE: Final = "price_usage"
 # Periods that billing is asked of in one call.
@@ -47,8 +49,17 @@ class _Used:
 class Costs:
     """Prices days and shows what they cost."""
 
-    def __init__(self, database: Database, billing: Billing, metrics: CostMetrics) -> None:
+    def __init__(
+        self,
+        database: Database,
+        outbox: Outbox,
+        billing: Billing,
+        metrics: CostMetrics,
+        clock: Callable[[], datetime],
+    ) -> None:
         self._database = database
+        self._outbox = outbox
+        self._clock = clock
         self._billing = billing
         self._metrics = metrics
 
@@ -96,6 +107,7 @@ class Costs:
             priced = Priced(used.of, price, by_day(price, used.usage, cut), used.digest, used.as_of)
             with self._database.transaction() as conn:
                 costs.store(conn, priced)
+                self._judge(conn, priced)
         self._metrics.priced(len(moved))
         return len(moved)
 
@@ -130,6 +142,20 @@ class Costs:
                 used.append(_Used(of, usage, _digest(of, usage), as_of))
         return used
 
+    def _judge(self, conn: sa.Connection, priced: Priced) -> None:
+        """Raise a signal, once a period, if an open one costs far more than the period before did by then."""
+        of, now = priced.of, self._clock()
+        earlier = costs.before(conn, of.customer, of.period.start)
+        if not of.period.start <= now < of.period.end or earlier is None or earlier.currency != priced.price.currency:
+            return
+        cost = sum(costs.usage_by_day(conn, of.customer, of.period.start).values(), Decimal(0))
+        cut = days(earlier.period.start, earlier.period.end, ZoneInfo(of.time_zone))
+        found = spike(cost, of.period, costs.usage_by_day(conn, of.customer, earlier.period.start), cut, now)
+        if found is not None and costs.tell_spike(conn, of.customer, of.period.start):
+            with telemetry.customer(of.customer_id):
+                payload = {"request": signal(of, priced.price.currency, found)}
+                self._outbox.put(conn, job=RAISE_SIGNAL, payload=payload)
+
     def _holds(self, used: _Used) -> bool:
         """Say whether the stored price is of the same usage, and store that it still holds."""
         of = used.of
@@ -139,6 +165,30 @@ class Costs:
                 return False
             costs.confirm(conn, of.customer, of.period.start, used.as_of)
         return True
+
+
+def signal(of: CustomerPeriod, currency: str, found: Spike) -> dict[str, Any]:
+    """Return the RaiseSignalRequest as JSON."""
+    start = of.period.start.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    cost, before = (Money(amount, currency).rounded() for amount in (found.cost, found.before))
+    return {
+        "type": "cost_spike",
+        "severity": "SEVERITY_WARNING",
+        "title": f"Usage costs more than {plain(SPIKE_FACTOR)} times as much as in the period before",
+        "message": f"The usage of customer {of.customer_id} in the period that began {start} costs {cost} so far; in the "
+        f"period before it cost {before} by then ({found.elapsed_percent} % of the period).",
+        "data": {
+            "cost": plain(cost.amount),
+            "before": plain(before.amount),
+            "currency": currency,
+            "elapsed_percent": found.elapsed_percent,
+            "period_start": start,
+        },
+        "customer_id": of.customer_id,
+        "fingerprint": f"cost_spike:{of.customer_id}:{start}",
+        "labels": {"currency": currency},
+        "service": "usage",
+    }
 
 
 def _usage(conn: sa.Connection, of: CustomerPeriod, known: Mapping[int, StoredMeter]) -> dict[str, Running]:

@@ -17,6 +17,7 @@ CREATE TABLE cost_periods (
     currency text NOT NULL,
     digest uuid NOT NULL,
     as_of timestamptz NOT NULL,
+    spike_told boolean NOT NULL DEFAULT false,
     PRIMARY KEY (customer, period_start)
 );
 
