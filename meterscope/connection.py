@@ -29,7 +29,7 @@ class _Details(NamedTuple):
     compression: Any
 
 
-class _Outgoing(grpc.UnaryUnaryClientInterceptor):
+class _Outgoing(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientInterceptor):
     def __init__(self, token: str | None) -> None:
         self._authorization = (("authorization", f"Bearer {token}"),) if token else ()
         self._tracer = trace.get_tracer("meterscope.connection")
@@ -40,7 +40,17 @@ class _Outgoing(grpc.UnaryUnaryClientInterceptor):
         client_call_details: grpc.ClientCallDetails,
         request: Any,
     ) -> Any:
-        given = client_call_details
+        return self._call(continuation, client_call_details, request)
+
+    def intercept_stream_unary(
+        self,
+        continuation: Callable[[Any, Any], Any],
+        client_call_details: grpc.ClientCallDetails,
+        request_iterator: Any,
+    ) -> Any:
+        return self._call(continuation, client_call_details, request_iterator)
+
+    def _call(self, continuation: Callable[[Any, Any], Any], given: grpc.ClientCallDetails, request: Any) -> Any:
         name = given.method.lstrip("/")
         attributes = {"rpc.system.name": "grpc", "rpc.method": name}
         with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes) as span:

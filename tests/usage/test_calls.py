@@ -7,6 +7,7 @@ from decimal import Decimal
 import grpc
 import pytest
 from calling import Caller, counts, points
+from eventually import eventually
 from google.type import decimal_pb2
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -419,11 +420,10 @@ class TestFiles:
         def broken() -> Iterator[pb.ImportCallRecordsRequest]:
             yield pb.ImportCallRecordsRequest(customer_id=customer, chunk=HEADER.encode())
             yield pb.ImportCallRecordsRequest(chunk="".join(rows).encode())
-            while len(caller.calls(customer, page_size=1_000)) < 4_000:
-                pass
+            eventually(lambda: len(caller.calls(customer, page_size=1_000)) == 4_000)
             raise OSError("the caller's disk is gone")
 
-        refused(caller.stub.ImportCallRecords, broken(), timeout=30)
+        refused(caller.stub.ImportCallRecords, broken(), timeout=90)
         answer = caller.send(HEADER + "".join(rows), customer_id=customer)
         assert counts(answer) == (500, 4_000, 0, 0, 0)
 
