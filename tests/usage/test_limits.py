@@ -12,6 +12,7 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 from usage_harness import Alerts, Client, caller_in, event, timestamp, utc
 
 from meterscope.usage.v1 import limit_service_pb2 as pb
+from meterscope.usage.v1 import meter_service_pb2 as meters_pb
 from services.kit.channel import open_channel
 from services.kit.embedded import EmbeddedValkey
 from services.usage.__main__ import build_server
@@ -198,6 +199,47 @@ def test_a_batch_that_jumps_over_thresholds_raises_each_once_in_the_trace_that_c
     # 7 of 10 crossed nothing, 12 of 10 crosses 80, 95 and 100 % at once; 17 of 10 nothing more.
     assert alerts.thresholds(customer) == [("requests", 80), ("requests", 95), ("requests", 100)]
     assert alerts.trace_ids(customer) == {trace}
+
+
+@pytest.mark.parametrize(
+    ("meter", "fields", "used"),
+    [
+        # 5 seats at most; 2 people; 3 GB at last; (5 + 1 + 3) / 3 = 3 on average.
+        ("most-seats", {"aggregation": meters_pb.AGGREGATION_MAX, "quantity": "seats"}, "5"),
+        ("people", {"aggregation": meters_pb.AGGREGATION_UNIQUE, "attribute": "person"}, "2"),
+        ("stored", {"aggregation": meters_pb.AGGREGATION_LATEST, "quantity": "seats"}, "3"),
+        ("mean-seats", {"aggregation": meters_pb.AGGREGATION_AVG, "quantity": "seats"}, "3"),
+    ],
+)
+def test_limits_hold_for_every_aggregation(
+    client: Client, alerts: Alerts, store: redis.Redis, meter: str, fields: dict[str, Any], used: str
+) -> None:
+    """The live counters and the database say the same."""
+    client.meters.CreateMeter(meters_pb.CreateMeterRequest(meter=meters_pb.Meter(id=meter, event_type=meter, **fields)))
+    customer = client.put_customer(limits={meter: used}, thresholds=[100])
+    now = datetime.now(UTC)
+    rows = [("5", "ann"), ("1", "bob"), ("3", "ann")]
+    client.ingest(
+        *[
+            event(
+                customer,
+                type=meter,
+                time=now - timedelta(milliseconds=3 - number),
+                quantities={"seats": seats},
+                attributes={"person": person},
+            )
+            for number, (seats, person) in enumerate(rows)
+        ]
+    )
+
+    live = client.until_used(customer, meter, used, answered_from=LIVE)
+    assert (live.allowed, live.percentage, live.remaining.value) == (False, 100, "0")
+    (stored,) = client.limits.ListLimits(pb.ListLimitsRequest(customer_id=customer)).limits
+    assert (stored.used.value, stored.answered_from) == (used, DATABASE)
+    eventually(lambda: alerts.thresholds(customer) == [(meter, 100)])
+    # What is read once the counters are filled anew is what was there.
+    store.delete(*store.keys("usage:*"))
+    client.until_used(customer, meter, used, answered_from=LIVE)
 
 
 def test_a_lowered_limit_raises_what_is_reached_by_then(client: Client, alerts: Alerts) -> None:
