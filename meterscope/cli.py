@@ -11,6 +11,9 @@ _COMMANDS: Final = {
     "health": ("meterscope.commands.health", "health"),
     "migrate": ("meterscope.commands.migrate", "migrate"),
     "demo": ("meterscope.commands.demo", "demo"),
+    "usage": ("meterscope.commands.usage", "usage"),
+    "meters": ("meterscope.commands.meters", "meters"),
+    "limits": ("meterscope.commands.limits", "limits"),
     "import": ("meterscope.commands.import_", "import_"),
     "trace": ("meterscope.commands.trace", "trace"),
 }
