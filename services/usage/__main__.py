@@ -38,6 +38,8 @@ from services.usage.metrics import (
     AnomalyMetrics,
     CallMetrics,
     CorrectionMetrics,
+    DriftMetrics,
+    DriftState,
     CostMetrics,
     IngestMetrics,
     LimitGauges,
@@ -62,6 +64,7 @@ from services.usage.usecases.catalogue import Catalogue
 from services.usage.usecases.corrections import Corrections
 from services.usage.usecases.costs import Costs
 from services.usage.usecases.defaults import DefaultLimits
+from services.usage.usecases.drift import DriftCheck, DriftLoop
 from services.usage.usecases.entitlements import EntitlementBook
 from services.usage.usecases.events import Events
 from services.usage.usecases.ingest import Ingest
@@ -195,6 +198,10 @@ def build_worker(settings: Settings, *, lease: timedelta = LEASE) -> Worker:
         most_customers=settings.metrics_max_customers,
         kept=settings.reservation_retention,
     )
+    drift_state = DriftState()
+    DriftMetrics(meter, drift_state)
+    check = DriftCheck(database, Outbox(database), now)
+    drift = DriftLoop(database, check, drift_state, every=settings.drift_every)
     jobs = Jobs()
     workers.register(
         jobs,
@@ -223,7 +230,7 @@ def build_worker(settings: Settings, *, lease: timedelta = LEASE) -> Worker:
             *workers.periodic(settings.replay_every),
             *workers.periodic_reporting(settings.cost_every, settings.anomaly_every),
         ],
-        loops=[loop, keeper, catalogue, notifier, positions],
+        loops=[loop, keeper, drift, catalogue, notifier, positions],
         lease=lease,
     )
 

@@ -57,6 +57,12 @@ class Settings:
         minimum=1,
         help="days that held events are kept which were refused at last",
     )
+    drift_every: timedelta = variable(
+        "METERSCOPE_USAGE_DRIFT_SECONDS",
+        default=timedelta(seconds=10),
+        minimum=0.1,
+        help="how often a few totals are compared with a recount of their raw events",
+    )
     replay_every: timedelta = variable(
         "METERSCOPE_USAGE_REPLAY_SECONDS",
         default=timedelta(seconds=60),

@@ -18,7 +18,8 @@ import pytest
 from eventually import eventually
 from google.rpc import error_details_pb2, status_pb2
 from json_lines import json_lines
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
+from measured_worker import measured_worker, points
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from psycopg import sql as pg
 from usage_harness import Client, event
 
@@ -45,6 +46,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def worker(migrated: Settings) -> Iterator[InMemoryMetricReader]:
+    """The worker, as what reads its metrics."""
+    with measured_worker(migrated) as reader:
+        yield reader
+
+
 @pytest.mark.usefixtures("meters", "worker")
 def test_a_stalled_copy_of_ours_is_ended(client: Client, migrated: Settings) -> None:
     """COPY that waits for its client heeds no timeout and no cancel."""
@@ -64,9 +72,9 @@ def test_a_stalled_copy_of_ours_is_ended(client: Client, migrated: Settings) -> 
                     copy.write("1\t" * 100_000)
 
 
-@pytest.mark.usefixtures("meters", "worker")
+@pytest.mark.usefixtures("meters")
 def test_whoever_else_holds_the_rollup_back_is_named_by_a_metric(
-    metric_reader: InMemoryMetricReader,
+    worker: InMemoryMetricReader,
     client: Client,
     migrated: Settings,
     postgres: EmbeddedPostgres,
@@ -81,26 +89,18 @@ def test_whoever_else_holds_the_rollup_back_is_named_by_a_metric(
         client.ingest(event(customer))
         database = migrated.database_url.rpartition("/")[2]
         wanted = {(database, "prepared transaction 'left behind'"), ("postgres", "nightly")}
-        eventually(lambda: wanted <= held_back(metric_reader).keys())
-        assert min(held_back(metric_reader)[each] for each in wanted) >= 7
+        eventually(lambda: wanted <= held_back(worker).keys())
+        assert min(held_back(worker)[each] for each in wanted) >= 7
         assert client.total(customer, "requests") == 0
     with psycopg.connect(migrated.database_url, autocommit=True) as connection:
         connection.execute("ROLLBACK PREPARED 'left behind'")
     eventually(lambda: client.total(customer, "requests") == 1)
-    eventually(lambda: not held_back(metric_reader))
+    eventually(lambda: not held_back(worker))
 
 
-def held_back(reader: InMemoryMetricReader) -> dict[tuple[str, str], float]:
-    data = reader.get_metrics_data()
-    return {
-        (str(point.attributes["database"]), str(point.attributes["application"])): float(point.value)
-        for resource in (data.resource_metrics if data else ())
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-        if metric.name == "billing.rollup.held_back"
-        for point in metric.data.data_points
-        if isinstance(point, NumberDataPoint) and point.attributes
-    }
+def held_back(reader: InMemoryMetricReader) -> dict[tuple[object, object], float]:
+    found = points(reader, "billing.rollup.held_back")
+    return {(attributes["database"], attributes["application"]): seconds for attributes, seconds in found}
 
 
 @pytest.mark.usefixtures("meters", "worker")
