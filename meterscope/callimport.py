@@ -49,7 +49,7 @@ def request(*, layout: str | None, **settings: Any) -> pb.ImportCallRecordsReque
 
 
 def create_meters(channel: grpc.Channel) -> None:
-    """Create the meters `calls` and `call_seconds`, by country, unless they are there.
+    """Create the meters `calls` and `call_seconds`, by type and country called, unless they are there.
 
     Raises:
         grpc.RpcError: ALREADY_EXISTS if they are defined otherwise.
@@ -61,7 +61,7 @@ def create_meters(channel: grpc.Channel) -> None:
             event_type=EVENT_TYPE,
             aggregation=meter_pb.AGGREGATION_COUNT,
             unit="calls",
-            group_by=["country"],
+            group_by=["call_type", "country"],
         ),
         meter_pb.Meter(
             id="call_seconds",
@@ -69,7 +69,7 @@ def create_meters(channel: grpc.Channel) -> None:
             aggregation=meter_pb.AGGREGATION_SUM,
             quantity="billable_seconds",
             unit="s",
-            group_by=["country"],
+            group_by=["call_type", "country"],
         ),
     ):
         stub.CreateMeter(meter_pb.CreateMeterRequest(meter=meter))

@@ -124,8 +124,8 @@ def import_cdr(
 ) -> None:
     """Import call detail records: a CSV file with a header, or Asterisk's Master.csv; plain or gzipped.
 
-    Creates the meters `calls` (how many) and `call_seconds` (billable) by country where they are not there. A call's id
-    with its source makes it count once: importing a file again counts nothing twice.
+    Creates the meters `calls` (how many) and `call_seconds` (billable), by type and country called, where they are not
+    there. A call's id with its source makes it count once: importing a file again counts nothing twice.
 
     Exits with 0 if every row went in, 3 if some could not be read or were refused (the others are in).
     """

@@ -105,8 +105,8 @@ def test_bad_rows_are_listed_and_the_result_shown(start: Start, file: Path) -> N
     assert "5,678.5" in result.stdout
     assert servicer.sent == TEXT
     assert {meter.id: list(meter.group_by) for meter in servicer.meters} == {
-        "calls": ["country"],
-        "call_seconds": ["country"],
+        "calls": ["call_type", "country"],
+        "call_seconds": ["call_type", "country"],
     }
 
 

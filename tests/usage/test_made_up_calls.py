@@ -8,9 +8,12 @@ from decimal import Decimal
 import grpc
 import pytest
 from calling import Caller, counts
-from usage_harness import Client, utc
+from usage_harness import Client, timestamp, utc
 
 from examples.calls.made_up_calls import HEADER, SPOILT, MadeUpCall, calls, write
+from meterscope.callimport import create_meters
+from meterscope.usage.v1 import meter_service_pb2 as meters_pb
+from meterscope.usage.v1 import usage_service_pb2 as usage_pb
 from services.kit.channel import open_channel
 from services.kit.worker import Worker
 from services.usage.__main__ import build_server
@@ -44,9 +47,23 @@ def channel(migrated: Settings) -> Iterator[grpc.Channel]:
 
 @pytest.fixture(scope="module")
 def client(channel: grpc.Channel) -> Client:
+    """With the meters that the command makes, and one that counts a part."""
+    create_meters(channel)
     client = Client.on(channel)
-    client.create_meter("calls", event_type="call.record", unit="calls")
-    client.create_meter("call_seconds", event_type="call.record", quantity="billable_seconds", unit="s")
+    answered_outbound = meters_pb.Meter(
+        id="answered_outbound",
+        event_type="call.record",
+        aggregation=meters_pb.AGGREGATION_COUNT,
+        filters=[
+            meters_pb.MeterFilter(
+                attribute="call_type", operator=meters_pb.FILTER_OPERATOR_IN, values=["outbound", "toll_free"]
+            ),
+            meters_pb.MeterFilter(
+                attribute="disposition", operator=meters_pb.FILTER_OPERATOR_EQUALS, values=["answered"]
+            ),
+        ],
+    )
+    client.meters.CreateMeter(meters_pb.CreateMeterRequest(meter=answered_outbound))
     return client
 
 
@@ -65,6 +82,21 @@ def test_the_generator_makes_the_same_calls_again_and_spoils_the_stated_share(ma
     assert abs(spoilt.total() - COUNT * MALFORMED) < 37
     assert len({call.row[0] for call in made}) == COUNT
     assert all(call.row[HEADER.index("call_type")] == call.call_type for call in made if call.spoilt != "columns")
+
+
+def by_country_of(client: Client, customer: str, meter: str) -> dict[str, int]:
+    """What QueryUsage says of a month, by the country called."""
+    request = usage_pb.QueryUsageRequest(
+        customer_id=customer,
+        meter=meter,
+        start_time=timestamp(MONTH[0]),
+        end_time=timestamp(MONTH[1]),
+        group_by=["country"],
+    )
+    return {
+        window.group.get("country", ""): int(Decimal(window.value.value))
+        for window in client.usage.QueryUsage(request).windows
+    }
 
 
 def test_a_month_is_counted_by_customer_and_destination(
@@ -99,6 +131,14 @@ def test_a_month_is_counted_by_customer_and_destination(
         mine = per_customer[key]
         assert client.total(customer, "calls", *MONTH) == len(mine)
         assert client.total(customer, "call_seconds", *MONTH) == sum(Decimal(call.billable) for call in mine)
+        outward = [call for call in mine if call.call_type in {"outbound", "toll_free"}]
+        assert client.total(customer, "answered_outbound", *MONTH) == sum(call.billable > 0 for call in outward)
+        # The breakdown by destination: calls and seconds to each country, those of extensions without one.
+        assert by_country_of(client, customer, "calls") == Counter(call.country for call in mine)
+        to_country: Counter[str] = Counter()
+        for call in mine:
+            to_country[call.country] += call.billable
+        assert by_country_of(client, customer, "call_seconds") == to_country
     key, customer = next(iter(customers.items()))
     listed = caller.calls(customer, country="GB")
     assert sorted(call.id for call in listed) == sorted(
