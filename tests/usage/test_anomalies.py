@@ -13,6 +13,7 @@ from eventually import eventually
 from google.type import decimal_pb2
 from usage_harness import Alerts, Client, event, timestamp, utc
 
+from meterscope.usage.v1 import meter_service_pb2 as meters_pb
 from meterscope.usage.v1 import report_service_pb2 as pb
 from meterscope.usage.v1 import report_service_pb2_grpc
 from services.kit.channel import open_channel
@@ -267,6 +268,45 @@ def until_run_again(sql: psycopg.Connection[tuple[object, ...]]) -> None:
 
     before = runs()
     eventually(lambda: runs() >= before + 3)
+
+
+@live
+def test_a_group_that_moved_is_named(client: Client, reports: report_service_pb2_grpc.ReportServiceStub) -> None:
+    meter = meters_pb.Meter(
+        id="calls-by-country",
+        event_type="call",
+        aggregation=meters_pb.AGGREGATION_COUNT,
+        group_by=["country"],
+        filters=[
+            meters_pb.MeterFilter(attribute="answered", operator=meters_pb.FILTER_OPERATOR_EQUALS, values=["yes"])
+        ],
+    )
+    client.meters.CreateMeter(meters_pb.CreateMeterRequest(meter=meter))
+    customer = client.put_customer()
+
+    def calls(country: str, hours: int, behind: datetime, minute: int, answered: str = "yes") -> list[Any]:
+        times = [behind - HOUR * number - timedelta(minutes=minute) for number in range(hours)]
+        attributes = {"country": country, "answered": answered}
+        return [event(customer, type="call", time=time, attributes=attributes) for time in times]
+
+    send(
+        client,
+        [
+            *calls("in", FIVE_WEEKS, BASE, 1),
+            *calls("np", FIVE_WEEKS, BASE, 2),
+            *(call for minute in range(3, 7) for call in calls("np", 24, BASE, minute)),
+            *(call for minute in range(7, 20) for call in calls("in", 24, BASE, minute, answered="no")),
+        ],
+    )
+    (found,) = judged(reports, customer)
+    # An hour two calls, 48 in 24 hours; on the last day four more to Nepal: 144. What was not answered does not count.
+    assert (found.expected.value, found.seen.value, found.ratio.value) == ("48", "144", "3")
+    assert [(part.name, part.value, part.expected.value, part.seen.value) for part in found.groups] == [
+        ("country", "np", "24", "120")
+    ]
+    assert found.groups[0].share_percent == 100.0
+    # Of the attributes, all that moved were answered.
+    assert {(part.name, part.value) for part in found.attributes} == {("country", "np"), ("answered", "yes")}
 
 
 @live

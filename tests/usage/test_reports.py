@@ -28,6 +28,7 @@ from meterscope.billing.v1 import customer_service_pb2_grpc as customers_grpc
 from meterscope.billing.v1 import subscription_service_pb2 as subscriptions_pb
 from meterscope.billing.v1 import subscription_service_pb2_grpc as subscriptions_grpc
 from meterscope.usage.v1 import limit_service_pb2 as limits_pb
+from meterscope.usage.v1 import meter_service_pb2 as meters_pb
 from meterscope.usage.v1 import report_service_pb2 as pb
 from meterscope.usage.v1 import report_service_pb2_grpc
 from services.billing import __main__ as billing_main
@@ -382,6 +383,48 @@ def test_a_report_is_also_a_table_for_spreadsheets(
     ]
     assert len(rows) == 2 + DAYS
     assert not report(reports, customer).HasField("document")
+
+
+def test_meters_with_groups_are_broken_down_by_them_and_other_aggregations_are_what_they_are(
+    client: Client, billing: Billing, reports: report_service_pb2_grpc.ReportServiceStub
+) -> None:
+    grouped = meters_pb.Meter(
+        id="by-region", event_type="disk", aggregation=meters_pb.AGGREGATION_SUM, quantity="gb", group_by=["region"]
+    )
+    highest = meters_pb.Meter(id="peak", event_type="disk", aggregation=meters_pb.AGGREGATION_MAX, quantity="gb")
+    for meter in (grouped, highest):
+        client.meters.CreateMeter(meters_pb.CreateMeterRequest(meter=meter))
+    billing.plan("by-peak", 0, requests={"per_unit": {"meter": "peak", "unit_price": {"value": "2"}}})
+    customer = subscribed(client, billing, "by-peak")
+
+    def disk(day: int, region: str, size: str) -> Any:
+        time = LAST_MONTH.replace(day=day, hour=12).astimezone(UTC)
+        return event(customer, type="disk", time=time, quantities={"gb": size}, attributes={"region": region})
+
+    client.ingest(disk(2, "eu", "5"), disk(2, "us", "7"), disk(2, "eu", "1"), disk(4, "us", "3"), disk(6, "eu", "9.5"))
+    found = report(reports, customer)
+    meters = {meter.meter: meter for meter in found.meters}
+    # eu 5 + 1 + 9.5, us 7 + 3.
+    assert shares(meters["by-region"].groups) == [("eu", "15.5"), ("us", "10")]
+    second, fourth, sixth = meters["by-region"].days
+    assert (shares(second.groups), second.value.value) == ([("us", "7"), ("eu", "6")], "13")
+    assert (shares(fourth.groups), shares(sixth.groups)) == ([("us", "3")], [("eu", "9.5")])
+    # The highest through the 2nd is 7, on the 4th it stays, on the 6th it is 9.5: 14.00 and then 5.00 more.
+    peak = meters["peak"]
+    assert peak.total.value == "9.5"
+    assert [(day.value.value, day.precise_cost.value) for day in peak.days] == [("7", "14"), ("3", "0"), ("9.5", "5")]
+    assert found.cost.precise_total.value == "19"
+    rows = list(csv.DictReader(io.StringIO(report(reports, customer, format="csv").document.data.decode())))
+    assert [(row["group"], row["value"]) for row in rows if row["group"]] == [
+        ("region=us", "7"),
+        ("region=eu", "6"),
+        ("region=us", "3"),
+        ("region=eu", "9.5"),
+    ]
+
+
+def shares(groups: Sequence[pb.GroupValue]) -> list[tuple[str, str]]:
+    return [(each.group["region"], each.value.value) for each in groups]
 
 
 def test_a_long_range_is_made_by_a_job_and_asked_for_again_by_its_id(

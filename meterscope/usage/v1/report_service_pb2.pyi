@@ -282,10 +282,13 @@ class MeterReport(_message.Message):
     DAYS_FIELD_NUMBER: _builtins.int
     TREND_FIELD_NUMBER: _builtins.int
     GROUPS_FIELD_NUMBER: _builtins.int
+    GROUPS_LEFT_OUT_FIELD_NUMBER: _builtins.int
     meter: _builtins.str
     """The meter's id."""
     unit: _builtins.str
     """The unit for people."""
+    groups_left_out: _builtins.bool
+    """Whether groups are left out, of the range or of its days, because there are more than 20,000."""
     @_builtins.property
     def total(self) -> _decimal_pb2.Decimal:
         """The meter's value over the whole range."""
@@ -311,10 +314,11 @@ class MeterReport(_message.Message):
         days: _abc.Iterable[Global___MeterDay] | None = ...,
         trend: Global___Trend | None = ...,
         groups: _abc.Iterable[Global___GroupValue] | None = ...,
+        groups_left_out: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total", "trend", b"trend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "groups", b"groups", "meter", b"meter", "total", b"total", "trend", b"trend", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "groups", b"groups", "groups_left_out", b"groups_left_out", "meter", b"meter", "total", b"total", "trend", b"trend", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -192,6 +192,7 @@ def _meter(found: MeterReport) -> pb.MeterReport:
         ],
         trend=_trend(found.trend),
         groups=_groups(found.groups),
+        groups_left_out=found.groups_left_out,
     )
 
 

@@ -5,14 +5,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
 import sqlalchemy as sa
 
 from services.usage.domain.limit import Period
-from services.usage.domain.meter import State
+from services.usage.domain.meter import Aggregation, State
 from services.usage.store import totals
 from services.usage.store.meters import StoredMeter
-from services.usage.store.totals import Bucket
+from services.usage.store.totals import Bucket, Cut
+
+_MOST_ROWS: Final = 20_000
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,46 @@ class History:
 
     def _at(self, instant: datetime) -> int:
         return bisect_left(self.buckets, instant, key=lambda bucket: bucket.start)
+
+
+def used(conn: sa.Connection, customer: int, meter: StoredMeter, cuts: Sequence[datetime]) -> dict[int, Decimal]:
+    """Return a meter's values in those windows between cuts, counted from 0, that have usage.
+
+    Args:
+        conn: a connection.
+        customer: the customer's number.
+        meter: the meter.
+        cuts: ascending, at quarters of an hour or where a period of the customer begins.
+    """
+    found = _windows(conn, customer, meter, cuts, ())
+    return {each.number: each.value for each in found.windows} if found else {}
+
+
+def values(conn: sa.Connection, customer: int, meter: StoredMeter, cuts: Sequence[datetime]) -> list[Decimal]:
+    """Return a meter's values in all windows between cuts, 0 without usage; see `used`."""
+    found = used(conn, customer, meter, cuts)
+    return [found.get(number, Decimal(0)) for number in range(len(cuts) - 1)]
+
+
+def by_group(
+    conn: sa.Connection, customer: int, meter: StoredMeter, cuts: Sequence[datetime], group_by: Sequence[str]
+) -> list[list[tuple[dict[str, str], Decimal]]] | None:
+    """Return a meter's values in the windows between cuts by group, the largest first; None of more than 20,000."""
+    found = _windows(conn, customer, meter, cuts, group_by)
+    if found is None:
+        return None
+    listed: list[list[tuple[dict[str, str], Decimal]]] = [[] for _ in cuts[1:]]
+    for each in sorted(found.windows, key=lambda each: (-each.value, sorted(each.group.items()))):
+        listed[each.number].append((each.group, each.value))
+    return listed
+
+
+def _windows(
+    conn: sa.Connection, customer: int, meter: StoredMeter, cuts: Sequence[datetime], group_by: Sequence[str]
+) -> totals.Usage | None:
+    cut = Cut(cuts, torn=(), group_by=group_by, wanted={})
+    is_unique = meter.meter.aggregation is Aggregation.UNIQUE
+    return totals.windows(conn, customer, meter.number, cut, is_unique=is_unique, most=_MOST_ROWS)
 
 
 def read(conn: sa.Connection, customer: int, meter: StoredMeter, period: Period) -> History:

@@ -1,7 +1,7 @@
 """The search for usage that is not what it uses to be: by a job for all customers, and on demand for one."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -25,11 +25,13 @@ from services.usage.domain.anomaly import (
     Part,
     Windows,
     judge,
+    median,
     moved,
     windows,
 )
 from services.usage.domain.instant import quarter
 from services.usage.domain.limit import Period
+from services.usage.domain.meter import Aggregation
 from services.usage.errors import CustomerNotFound
 from services.usage.metrics import AnomalyMetrics
 from services.usage.store import anomalies, customers, history, meters, places
@@ -42,6 +44,7 @@ FIND_ANOMALIES: Final = "find_usage_anomalies"
 _SLICE: Final = 100
 _WAIT_SECONDS: Final = 10.0
 _AGAIN: Final = timedelta(seconds=30)
+_ADDING: Final = {Aggregation.COUNT, Aggregation.SUM}
 
 _log = logging.getLogger(__name__)
 
@@ -184,13 +187,11 @@ class Anomalies:
                 continue
             judged += 1
             rolling = [period for period in laid.rolling if period.start >= first]
-            past = history.read(conn, customer.number, known[number], Period(laid.start, laid.window.end))
-            finding = judge(
-                past.value(laid.window.start, laid.window.end),
-                [past.value(period.start, period.end) for period in weekly],
-                [past.value(period.start, period.end) for period in rolling],
-                factor,
-            )
+            *before, seen = history.values(conn, customer.number, known[number], _cuts(laid, len(rolling)))
+            past = [
+                history.values(conn, customer.number, known[number], (period.start, period.end))[0] for period in weekly
+            ]
+            finding = judge(seen, past, before[::-1], factor)
             if finding is not None:
                 yield known[number], finding
         self._metrics.judged(judged)
@@ -198,8 +199,10 @@ class Anomalies:
     def _explained(
         self, conn: sa.Connection, customer: Judged, meter: StoredMeter, laid: Windows, anomaly: Anomaly
     ) -> Anomaly:
+        weeks = laid.weekly[: len(anomaly.finding.weekly)]
         return replace(
             anomaly,
+            groups=_groups(conn, customer.number, meter, laid.window, weeks, anomaly.finding),
             attributes=_attributes(conn, customer.number, meter, laid, anomaly.finding.kind),
             trace_ids=anomalies.traces(conn, customer.number, meter.number, laid.window),
         )
@@ -272,6 +275,32 @@ def _told(part: Part) -> dict[str, str]:
         "seen": plain(part.seen),
         "share_percent": plain(part.share),
     }
+
+
+def _cuts(laid: Windows, rolling: int) -> list[datetime]:
+    """Return where the windows begin, the oldest of the last so many first, and where the judged one ends."""
+    return [*(period.start for period in laid.rolling[:rolling][::-1]), laid.window.start, laid.window.end]
+
+
+def _groups(
+    conn: sa.Connection, customer: int, meter: StoredMeter, window: Period, weeks: Sequence[Period], finding: Finding
+) -> tuple[Part, ...]:
+    """Return the values of the meter's group-by attributes that moved most; only what adds up has parts."""
+    if meter.meter.aggregation not in _ADDING:
+        return ()
+    seen: dict[tuple[str, str], Decimal] = {}
+    expected: dict[tuple[str, str], Decimal] = {}
+    for name in meter.meter.group_by:
+        now, *past = (_by_value(conn, customer, meter, period, name) for period in (window, *weeks))
+        for value in set(now).union(*past):
+            seen[name, value] = now.get(value, Decimal(0))
+            expected[name, value] = median([week.get(value, Decimal(0)) for week in past])
+    return tuple(moved(seen, expected, finding.seen - finding.expected))
+
+
+def _by_value(conn: sa.Connection, customer: int, meter: StoredMeter, period: Period, name: str) -> dict[str, Decimal]:
+    found = history.by_group(conn, customer, meter, (period.start, period.end), (name,))
+    return {group.get(name, ""): value for group, value in found[0]} if found else {}
 
 
 def _attributes(conn: sa.Connection, customer: int, meter: StoredMeter, laid: Windows, kind: Kind) -> tuple[Part, ...]:

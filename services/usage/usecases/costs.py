@@ -20,10 +20,11 @@ from services.usage.clients import Billing, BillingAway
 from services.usage.domain.calendar import day_of, days
 from services.usage.domain.cost import SPIKE_FACTOR, Running, Spike, by_day, spike
 from services.usage.domain.instant import EARLIEST
+from services.usage.domain.meter import Aggregation
+from services.usage.domain.report import EXACT
 from services.usage.metrics import CostMetrics
 from services.usage.store import costs, history, meters, places
 from services.usage.store.costs import CustomerPeriod, Key, Listed, Place, Priced
-from services.usage.store.history import History
 from services.usage.store.meters import StoredMeter
 from services.usage.usecases.signals import RAISE_SIGNAL
 
@@ -32,6 +33,8 @@ PRICE_USAGE: Final = "price_usage"
 _SLICE: Final = 100
 _AGAIN: Final = timedelta(seconds=30)
 _DIGEST_BYTES: Final = 16
+# Their running totals are the sums of the days: the database adds them up.
+_ADDING: Final = {Aggregation.COUNT, Aggregation.SUM}
 
 _log = logging.getLogger(__name__)
 
@@ -195,18 +198,25 @@ def _usage(conn: sa.Connection, of: CustomerPeriod, known: Mapping[int, StoredMe
     usage = {}
     for number in costs.meters_used(conn, of.customer):
         if number in known:
-            running = _running(history.read(conn, of.customer, known[number], of.period), of)
+            running = _running(conn, of, known[number])
             if running.dates:
                 usage[known[number].meter.id] = running
     return dict(sorted(usage.items()))
 
 
-def _running(found: History, of: CustomerPeriod) -> Running:
+def _running(conn: sa.Connection, of: CustomerPeriod, meter: StoredMeter) -> Running:
     """Return what a meter had used at the end of each day that moved it."""
-    if not found.buckets:
-        return Running((), ())
     cut = days(of.period.start, of.period.end, ZoneInfo(of.time_zone))
-    at_end = {day_of(cut, instant): value for instant, value in found.running(of.period)}
+    at_end: dict[int, Decimal] = {}
+    if meter.meter.aggregation in _ADDING:
+        total = Decimal(0)
+        used = history.used(conn, of.customer, meter, [*(day.start for day in cut), cut[-1].end])
+        for place, value in sorted(used.items()):
+            total = EXACT.add(total, value)
+            at_end[place] = total
+    else:
+        found = history.read(conn, of.customer, meter, of.period)
+        at_end = {day_of(cut, instant): value for instant, value in found.running(of.period)}
     return Running(tuple(cut[place].date for place in at_end), tuple(at_end.values()))
 
 

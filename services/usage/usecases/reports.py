@@ -76,7 +76,7 @@ class MeterDay:
     date: date
     value: Decimal
     cost: Decimal | None
-    groups: tuple[GroupValue, ...] = ()
+    groups: tuple[GroupValue, ...]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,17 @@ class MeterReport:
     total: Decimal
     days: tuple[MeterDay, ...]
     trend: Trend
-    groups: tuple[GroupValue, ...] = ()
+    groups: tuple[GroupValue, ...]
+    groups_left_out: bool
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """A meter's groups, of the whole range and of each day. `left_out`: they were too many to be told."""
+
+    whole: tuple[GroupValue, ...] = ()
+    days: tuple[tuple[GroupValue, ...], ...] = ()
+    left_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -308,6 +318,11 @@ class Reports:
             show(10 + 60 * (place + 1) // len(numbers))
         state = self._price(asked)
         cut = days(period.start, period.end, asked.zone)
+        grouped = {
+            each.meter.number: self._groups(customer.number, each.meter, cut)
+            for each in found
+            if each.meter.meter.group_by
+        }
         with self._database.autocommit() as conn:
             day_costs = cost_store.of_periods(
                 conn, customer.number, [each.start for each in periods], cut[0].date, cut[-1].date
@@ -321,13 +336,24 @@ class Reports:
             period=period,
             time_zone=customer.time_zone,
             made_at=now,
-            meters=tuple(_meters(asked, found, cut, day_costs, is_priced=cost.state in {"PRICED", "STALE"})),
+            meters=tuple(_meters(asked, found, grouped, cut, day_costs if cost.state in {"PRICED", "STALE"} else ())),
             cost=cost,
             recommendation=self._recommend(asked, found),
             compliance=_compliance(asked, found, held),
         )
         self._metrics.made(by, time.perf_counter() - started)
         return report
+
+    def _groups(self, customer: int, meter: StoredMeter, cut: Sequence[Day]) -> _Groups:
+        group_by = meter.meter.group_by
+        with self._database.autocommit() as conn:
+            whole = history.by_group(conn, customer, meter, [cut[0].start, cut[-1].end], group_by)
+            by_day = history.by_group(conn, customer, meter, [*(day.start for day in cut), cut[-1].end], group_by)
+        return _Groups(
+            whole=_shown(whole[0]) if whole else (),
+            days=tuple(map(_shown, by_day or ())),
+            left_out=whole is None or by_day is None,
+        )
 
     def _price(self, asked: _Asked) -> str:
         customer = asked.customer
@@ -395,7 +421,11 @@ def _previous(conn: sa.Connection, customer: int, period: Period) -> Period:
 
 
 def _meters(
-    asked: _Asked, found: Sequence[History], cut: Sequence[Day], costs: Sequence[DayCost], *, is_priced: bool
+    asked: _Asked,
+    found: Sequence[History],
+    grouped: Mapping[int, _Groups],
+    cut: Sequence[Day],
+    costs: Sequence[DayCost],
 ) -> list[MeterReport]:
     by_meter: dict[tuple[str, date], Decimal] = {}
     for cost in costs:
@@ -404,8 +434,9 @@ def _meters(
     shown = []
     for each in found:
         meter = each.meter.meter.id
-        priced = is_priced and any(cost.meter == meter for cost in costs)
-        used = [day for day in cut if each.has_usage(day.start, day.end)]
+        priced = any(cost.meter == meter for cost in costs)
+        groups = grouped.get(each.meter.number, _Groups())
+        used = [(place, day) for place, day in enumerate(cut) if each.has_usage(day.start, day.end)]
         compared = asked.compared
         if not used and not each.has_usage(compared.previous.start, compared.previous.end):
             continue
@@ -418,9 +449,12 @@ def _meters(
                         day.date,
                         each.value(day.start, day.end),
                         by_meter.get((meter, day.date), _NOTHING) if priced else None,
+                        groups.days[place] if groups.days else (),
                     )
-                    for day in used
+                    for place, day in used
                 ),
+                groups=groups.whole,
+                groups_left_out=groups.left_out,
                 trend=trend(
                     compared,
                     each.value(compared.current.start, compared.current.end),
@@ -429,6 +463,10 @@ def _meters(
             )
         )
     return sorted(shown, key=lambda report: report.meter.meter.id)
+
+
+def _shown(groups: Sequence[tuple[dict[str, str], Decimal]]) -> tuple[GroupValue, ...]:
+    return tuple(GroupValue(group, value) for group, value in groups)
 
 
 def _cost(state: str, headers: Mapping[datetime, cost_store.Header], costs: Sequence[DayCost]) -> Cost:
