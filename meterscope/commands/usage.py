@@ -39,6 +39,12 @@ _NAMES: Final = {"month": "%Y-%m", "day": "%Y-%m-%d %a", "hour": "%Y-%m-%d %H:%M
     type=calling.Zone(),
     help="Whose days and months count; the customer's when not given, UTC with --usage.",
 )
+@click.option(
+    "--group-by", multiple=True, metavar="ATTRIBUTE", help="A row for each of its values; may be given again."
+)
+@click.option(
+    "--only", multiple=True, metavar="ATTRIBUTE=VALUE", help="Only groups with this value; may be given several times."
+)
 @calling.usage
 @options.data_dir
 @calling.token
@@ -51,6 +57,8 @@ def usage(
     end: datetime | None,
     window: str,
     zone: ZoneInfo | None,
+    group_by: tuple[str, ...],
+    only: tuple[str, ...],
     address: str | None,
     data_dir: Path,
     token: str | None,
@@ -72,6 +80,8 @@ def usage(
         end_time=finish,
         window=pb.Window.ValueType(_WINDOWS[window]),
         time_zone=str(shown_in),
+        group_by=group_by,
+        group_filter=only,
     )
     with calling.usage_channel(address, data_dir, token) as channel:
         answer = usage_service_pb2_grpc.UsageServiceStub(channel).QueryUsage(request)
@@ -85,7 +95,6 @@ def usage(
 def _show(
     request: pb.QueryUsageRequest, answer: pb.QueryUsageResponse, meter: meters_pb.Meter, window: str, zone: tzinfo
 ) -> None:
-    groups = sorted({name for each in answer.windows for name in each.group})
     unit = f" ({meter.unit})" if meter.unit not in {"", meter.id} else ""
     begin, end = calling.shown(request.start_time, zone), calling.shown(request.end_time, zone)
     console = calling.out()
@@ -93,14 +102,16 @@ def _show(
     if not answer.windows:
         console.print("Nothing was used.")
         return
-    table = Table(window if window in _NAMES else "from", *groups, "used", show_footer=window != _TOTAL or bool(groups))
+    table = Table(
+        window if window in _NAMES else "from", *request.group_by, "used", show_footer=len(answer.windows) > 1
+    )
     used = table.columns[-1]
     used.justify = "right"
     used.footer = calling.grouped(answer.total)
     table.columns[0].footer = _TOTAL
     for each in answer.windows:
         name = each.start_time.ToDatetime(UTC).astimezone(zone).strftime(_NAMES.get(window, "%Y-%m-%d %H:%M"))
-        table.add_row(name, *(each.group.get(group, "") for group in groups), calling.grouped(each.value))
+        table.add_row(name, *(each.group.get(group, "") for group in request.group_by), calling.grouped(each.value))
     console.print(table)
     console.print(f"Complete up to {calling.shown(answer.as_of, zone)}.", style="dim")
 
