@@ -3,16 +3,22 @@
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import psycopg
 import pytest
+import sqlalchemy as sa
 from eventually import eventually
 from usage_harness import SOURCE, Client, amend, caller_in, cancel, event, totals, utc
 
 from meterscope.usage.v1 import event_service_pb2 as events_pb
+from meterscope.usage.v1 import meter_service_pb2 as meters_pb
 from meterscope.usage.v1 import usage_service_pb2 as usage_pb
+from services.usage.store import places
+from services.usage.usecases import corrections
 
 pytestmark = pytest.mark.usefixtures("meters", "worker")
 
@@ -268,7 +274,8 @@ def test_events_below_the_raw_floor_are_not_corrected(client: Client, sql: Sql) 
     old, new, known = (bytes_of(customer, 1, time=utc(2026, month, 3)) for month in (1, 3, 1))
     client.ingest(old, new, known)
     cancel(client, known)
-    sql.execute("INSERT INTO floors VALUES ('raw', '2026-02-01')")
+    ((before,),) = sql.execute("SELECT time FROM floors WHERE name = 'raw'").fetchall() or [(None,)]
+    sql.execute("INSERT INTO floors VALUES ('raw', '2026-02-01') ON CONFLICT (name) DO UPDATE SET time = excluded.time")
     try:
         code, details = refusal(lambda: cancel(client, old))
         assert code is grpc.StatusCode.FAILED_PRECONDITION
@@ -279,6 +286,8 @@ def test_events_below_the_raw_floor_are_not_corrected(client: Client, sql: Sql) 
         assert cancel(client, known).state == CANCELLED
     finally:
         sql.execute("DELETE FROM floors WHERE name = 'raw'")
+        if before is not None:
+            sql.execute("INSERT INTO floors VALUES ('raw', %s)", [before])
 
 
 def test_the_call_s_trace_is_the_superseding_event_s(client: Client) -> None:
@@ -403,3 +412,126 @@ def test_a_sealed_line_points_to_no_corrected_event(client: Client) -> None:
 
     seal = client.seal(customer, JULY, AUGUST)
     assert {trace for total in seal.totals for trace in total.sample_trace_ids} == {"2" * 32}
+
+
+AGGREGATIONS = ("COUNT", "SUM", "MAX", "MIN", "AVG", "UNIQUE", "LATEST")
+
+
+@pytest.fixture(scope="module")
+def measures(client: Client) -> None:
+    """A meter of each aggregation over events of type `measure`, by its name in lower case."""
+    for name in AGGREGATIONS:
+        meter = meters_pb.Meter(
+            id=name.lower(),
+            event_type="measure",
+            aggregation=meters_pb.Aggregation.Value(f"AGGREGATION_{name}"),
+            quantity="" if name in {"COUNT", "UNIQUE"} else "v",
+            attribute="user" if name == "UNIQUE" else "",
+        )
+        client.meters.CreateMeter(meters_pb.CreateMeterRequest(meter=meter))
+
+
+def measure(customer: str, number: int, user: str, hour: int) -> events_pb.Event:
+    return event(
+        customer,
+        type="measure",
+        quantities={"v": str(number)},
+        attributes={"user": user},
+        time=JULY + timedelta(hours=hour),
+    )
+
+
+@pytest.mark.usefixtures("measures")
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_every_aggregation_is_made_anew(client: Client, is_sealed: bool) -> None:  # noqa: FBT001 - a parameter
+    customer = client.put_customer()
+    sent = [measure(customer, *each) for each in ((5, "a", 1), (100, "b", 2), (1, "a", 3), (7, "c", 5))]
+    client.ingest(*sent)
+    # 5 + 100 + 1 + 7 = 113; 113 / 4 = 28.25; the latest is 7; users a, b and c.
+    first = {"count": 4, "sum": 113, "max": 100, "min": 1, "avg": Decimal("28.25"), "unique": 3, "latest": 7}
+    # Without 100 of b: 13; 13 / 3, to 12 decimals.
+    second = {"count": 3, "sum": 13, "max": 7, "min": 1, "avg": Decimal("4.333333333333"), "unique": 2, "latest": 7}
+    # 9 of a at the fourth hour instead of 7 of c: 15; 15 / 3 = 5.
+    third = {"count": 3, "sum": 15, "max": 9, "min": 1, "avg": 5, "unique": 1, "latest": 9}
+    # Nothing but 9 is left.
+    fourth = {"count": 1, "sum": 9, "max": 9, "min": 9, "avg": 9, "unique": 1, "latest": 9}
+    ends = iter(range(8, 31))
+
+    def used() -> dict[str, Decimal]:
+        return {name.lower(): client.total(customer, name.lower(), JULY, AUGUST) for name in AGGREGATIONS}
+
+    def adjusted() -> dict[str, dict[str, Any]]:
+        return late(client.seal(customer, AUGUST, utc(2026, 8, next(ends))))
+
+    assert used() == first
+    if is_sealed:
+        july = totals(client.seal(customer, JULY, AUGUST))
+        assert july == first
+    right = measure(customer, 9, "a", 4)
+    for correct, expected in (
+        (lambda: cancel(client, sent[1]), second),
+        (lambda: amend(client, sent[3], right), third),
+        (lambda: (cancel(client, sent[0]), cancel(client, sent[2])), fourth),
+    ):
+        correct()
+        assert used() == expected
+        if is_sealed:
+            assert adjusted() == {"08-01": expected}
+            assert totals(client.seal(customer, JULY, AUGUST)) == july
+    if not is_sealed:
+        assert totals(client.seal(customer, JULY, AUGUST)) == fourth
+        assert adjusted() == {}
+
+
+@pytest.mark.usefixtures("measures")
+def test_a_late_event_below_the_maximum_adjusts_by_nothing_until_the_maximum_is_cancelled(
+    client: Client,
+) -> None:
+    customer = client.put_customer()
+    highest = measure(customer, 100, "a", 1)
+    client.ingest(highest, measure(customer, 5, "a", 2))
+    assert totals(client.seal(customer, JULY, AUGUST))["max"] == 100
+    client.ingest(measure(customer, 50, "b", 3))
+    assert late(client.seal(customer, AUGUST, utc(2026, 8, 2)))["08-01"]["max"] == 100
+
+    cancel(client, highest)
+    # Of 5 that was sealed and 50 that came late.
+    assert late(client.seal(customer, AUGUST, utc(2026, 8, 3)))["08-01"]["max"] == 50
+
+
+def test_a_correction_in_a_quarter_of_an_hour_that_a_period_cuts(client: Client) -> None:
+    change = utc(2026, 7, 10, 10, 7)
+    customer = client.put_customer(periods=[(JULY, change), (change, AUGUST)])
+    sent = [
+        bytes_of(customer, number, time=change + timedelta(minutes=m)) for number, m in ((1, -2), (10, -1), (100, 1))
+    ]
+    client.ingest(*sent, bytes_of(customer, 1000, time=change + timedelta(minutes=2)))
+    cancel(client, sent[0])
+    amend(client, sent[2], bytes_of(customer, 500, time=change - timedelta(minutes=5)))
+
+    # The first period has 10 and 500, the second 1000.
+    assert totals(client.seal(customer, JULY, change))["bytes"] == 510
+    assert totals(client.seal(customer, change, AUGUST))["bytes"] == 1000
+
+
+def test_an_event_that_commits_behind_the_correction_s_beginning_is_corrected_too(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its transaction's id is above the correction's: the rollup would come to the correction before the event."""
+    customer = client.put_customer()
+    wrong = bytes_of(customer, 100)
+    taken: list[int] = []
+
+    def writer(conn: sa.Connection) -> int:
+        taken.append(places.writer(conn))
+        if len(taken) == 1:
+            client.ingest(wrong)
+        return taken[-1]
+
+    own = SimpleNamespace(writer=writer, floor=places.floor, RAW=places.RAW)
+    monkeypatch.setattr(corrections, "places", own)
+
+    assert cancel(client, wrong).state == CANCELLED
+    # Not in the first transaction, whose id is below the event's.
+    assert len(taken) == 2
+    assert client.total(customer, "bytes") == 0

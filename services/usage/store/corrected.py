@@ -15,13 +15,14 @@ from services.usage.store.rollup import Turn
 from services.usage.store.states import COUNTS, MATCHES, SEAL, TX
 
 _IN_TURN: Final = f"k.generation = :generation AND k.tx >= {TX.format('last')} AND k.tx < {TX.format('upto')}"
-_COUNT: Final = sa.text(f"SELECT count(*) FROM corrections AS k WHERE {_IN_TURN}")  # noqa: S608 - constants
+_FIND: Final = sa.text(f"SELECT k.context FROM corrections AS k WHERE {_IN_TURN} ORDER BY k.tx")  # noqa: S608 - constants
 _SPAN: Final = sa.text(
     f"""
     INSERT INTO spans
-    SELECT customer, CAST(NULL AS integer), quarter, quarter + interval '15 minutes' FROM (
-        SELECT DISTINCT k.customer, date_bin('15 minutes', k.time, TIMESTAMPTZ '2000-01-01') AS quarter
-        FROM corrections AS k WHERE {_IN_TURN}
+    SELECT customer, meter, quarter, quarter + interval '15 minutes' FROM (
+        SELECT DISTINCT k.customer, m.number AS meter, date_bin('15 minutes', k.time, TIMESTAMPTZ '2000-01-01') AS quarter
+        FROM corrections AS k JOIN meters AS m ON m.event_type = k.event_type
+        WHERE {_IN_TURN}
     ) AS q
     """  # noqa: S608
 )
@@ -49,9 +50,12 @@ _SAMPLE_AGAIN: Final = sa.text(
 )
 
 
-def set_anew(conn: sa.Connection, turn: Turn) -> int:
-    """Set what the turn's corrections touch, and return how many they are. Added are the turn's events before."""
-    found: int = conn.execute(_COUNT, turn.parameters()).scalar_one()
+def set_anew(conn: sa.Connection, turn: Turn) -> list[dict[str, str]]:
+    """Set what the turn's corrections touch, and return for each of them the W3C trace context of who made it.
+
+    The turn's events are added before.
+    """
+    found = list(conn.execute(_FIND, turn.parameters()).scalars())
     if found:
         conn.execute(_SPAN, turn.parameters())
         recount.set_spans(conn, turn)

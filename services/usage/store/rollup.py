@@ -19,6 +19,8 @@ from services.usage.tables import rollups
 
 # What one transaction may hold.
 MAX_EVENTS_A_TRANSACTION: Final = 10_000
+# A correction is taken for so many events, where a turn's size is bounded.
+_EVENTS_A_CORRECTION: Final = 4_000
 
 _TEMPORARY: Final = (
     """
@@ -70,12 +72,20 @@ _PENDING: Final = sa.text(
         OR EXISTS (SELECT FROM changes WHERE tx >= {TX.format("last")})
         OR EXISTS (SELECT FROM edges WHERE tx >= {TX.format("last")})
         OR EXISTS (SELECT FROM recount_slices WHERE tx >= {TX.format("last")})
+        OR EXISTS (SELECT FROM corrections WHERE tx >= {TX.format("last")})
     """  # noqa: S608 - the parts are constants
 )
 _CUT: Final = sa.text(
     f"""
     SELECT CAST(CAST(e.tx AS text) AS bigint) FROM events AS e WHERE {_IN_SLICE.format("e")}
     ORDER BY e.tx OFFSET :most LIMIT 1
+    """  # noqa: S608
+)
+# Each has a quarter of an hour recounted, and the period around it.
+_CUT_CORRECTIONS: Final = sa.text(
+    f"""
+    SELECT CAST(CAST(k.tx AS text) AS bigint) FROM corrections AS k WHERE {_IN_SLICE.format("k")}
+    ORDER BY k.tx OFFSET :most LIMIT 1
     """  # noqa: S608
 )
 # Which kinds of meters count something in a turn: what there is none of costs nothing.
@@ -336,10 +346,12 @@ def begin(conn: sa.Connection, most: int, density: int = MAX_EVENTS_A_TRANSACTIO
     if horizon <= last:
         return None
     whole = Turn(generation, last, horizon, as_of)
-    if (horizon - last) * density <= most:
-        return whole
-    cut = conn.execute(_CUT, whole.parameters() | {"most": most}).scalar_one_or_none()
-    return whole if cut is None else Turn(generation, last, max(cut, last + 1), None)
+    corrections = {"most": max(most // _EVENTS_A_CORRECTION, 1)}
+    cuts = [conn.execute(_CUT_CORRECTIONS, whole.parameters() | corrections).scalar_one_or_none()]
+    if (horizon - last) * density > most:
+        cuts.append(conn.execute(_CUT, whole.parameters() | {"most": most}).scalar_one_or_none())
+    found = [cut for cut in cuts if cut is not None]
+    return Turn(generation, last, max(min(found), last + 1), None) if found else whole
 
 
 def add(conn: sa.Connection, turn: Turn) -> Taken:

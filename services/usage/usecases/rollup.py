@@ -13,7 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import sqlalchemy as sa
+from opentelemetry.trace import Link, get_current_span, get_tracer
 
+from services.kit import telemetry
 from services.kit.db import Database, is_unavailable
 from services.kit.leases import Lease
 from services.kit.notices import Listener
@@ -59,6 +61,7 @@ class Rollup:
         self._signals = signals
         self._publisher = publisher
         self._metrics = metrics
+        self._tracer = get_tracer("services.usage")
         self._events_a_turn = self._most = events_a_turn
         # Events in a transaction, by what the last turn had.
         self._density = rollup.MAX_EVENTS_A_TRANSACTION
@@ -108,11 +111,22 @@ class Rollup:
         """Do a turn's work in its transaction; return what it took in and what moved."""
         taken = rollup.add(conn, turn)
         recount.set_anew(conn, turn)
-        corrected.set_anew(conn, turn)
+        self._correct(conn, turn)
         moved = rollup.moved(conn)
         if moved:
             self._signals.put(conn, turn)
         return taken, moved
+
+    def _correct(self, conn: sa.Connection, turn: Turn) -> None:
+        """Take the turn's corrections in, in a span of its own that links to who made them."""
+        started = time.time_ns()
+        contexts = corrected.set_anew(conn, turn)
+        if not contexts:
+            return
+        links = [Link(get_current_span(telemetry.extract(each)).get_span_context()) for each in contexts]
+        count = {"meterscope.corrections": len(contexts)}
+        self._tracer.start_span("take corrections in", start_time=started, links=links, attributes=count).end()
+        _log.info("corrected events are out of the totals", extra={"corrections": len(contexts)})
 
     def _raise_generation(self) -> None:
         """Roll up what the database had when it was restored; writers go on in the next generation."""
