@@ -1,5 +1,6 @@
 """Call records: one by one, as files of two layouts, and what meters make of them. All calls are made up."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
@@ -426,6 +427,26 @@ class TestFiles:
         refused(caller.stub.ImportCallRecords, broken(), timeout=90)
         answer = caller.send(HEADER + "".join(rows), customer_id=customer)
         assert counts(answer) == (500, 4_000, 0, 0, 0)
+
+    def test_too_many_files_at_a_time_are_refused_and_room_comes_free(self, caller: Caller, customer: str) -> None:
+        closing = threading.Event()
+
+        def waiting() -> Iterator[pb.ImportCallRecordsRequest]:
+            yield pb.ImportCallRecordsRequest(customer_id=customer, chunk=HEADER.encode())
+            closing.wait(60)
+
+        def code() -> grpc.StatusCode | None:
+            try:
+                caller.send(HEADER, customer_id=customer)
+            except grpc.RpcError as error:
+                return error.code()
+            return None
+
+        running = [caller.stub.ImportCallRecords.future(waiting(), timeout=60) for _ in range(4)]
+        assert eventually(code) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        closing.set()
+        assert [call.result().rows for call in running] == [0] * 4
+        assert caller.send(HEADER, customer_id=customer).rows == 0
 
 
 class TestTimes:

@@ -95,7 +95,8 @@ class CallRecordServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListCallRecords(self, request, context):
-        """Lists a customer's stored calls, oldest first. NOT_FOUND if there is no such customer.
+        """Lists a customer's stored calls, oldest first, without those that were amended or cancelled. NOT_FOUND if there is
+        no such customer, FAILED_PRECONDITION if the range begins before the oldest events that are kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,7 +59,9 @@ class CallRecordServiceStub:
     be reached.
     """
     ListCallRecords: _grpc.UnaryUnaryMultiCallable[_call_record_service_pb2.ListCallRecordsRequest, _call_record_service_pb2.ListCallRecordsResponse]
-    """Lists a customer's stored calls, oldest first. NOT_FOUND if there is no such customer."""
+    """Lists a customer's stored calls, oldest first, without those that were amended or cancelled. NOT_FOUND if there is
+    no such customer, FAILED_PRECONDITION if the range begins before the oldest events that are kept.
+    """
 
 @_typing.type_check_only
 class CallRecordServiceAsyncStub(CallRecordServiceStub):
@@ -92,7 +94,9 @@ class CallRecordServiceAsyncStub(CallRecordServiceStub):
     be reached.
     """
     ListCallRecords: _aio.UnaryUnaryMultiCallable[_call_record_service_pb2.ListCallRecordsRequest, _call_record_service_pb2.ListCallRecordsResponse]  # type: ignore[assignment]
-    """Lists a customer's stored calls, oldest first. NOT_FOUND if there is no such customer."""
+    """Lists a customer's stored calls, oldest first, without those that were amended or cancelled. NOT_FOUND if there is
+    no such customer, FAILED_PRECONDITION if the range begins before the oldest events that are kept.
+    """
 
 class CallRecordServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes telephone calls in (call detail records) and shows them.
@@ -140,6 +144,8 @@ class CallRecordServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _call_record_service_pb2.ListCallRecordsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_call_record_service_pb2.ListCallRecordsResponse, _abc.Awaitable[_call_record_service_pb2.ListCallRecordsResponse]]:
-        """Lists a customer's stored calls, oldest first. NOT_FOUND if there is no such customer."""
+        """Lists a customer's stored calls, oldest first, without those that were amended or cancelled. NOT_FOUND if there is
+        no such customer, FAILED_PRECONDITION if the range begins before the oldest events that are kept.
+        """
 
 def add_CallRecordServiceServicer_to_server(servicer: CallRecordServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

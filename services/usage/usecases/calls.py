@@ -28,9 +28,10 @@ from services.usage.domain.verdict import ACCEPTED, Outcome, Verdict, rejected
 from services.usage.errors import CustomerNotFound
 from services.usage.metrics import CallMetrics, IngestMetrics
 from services.usage.store import calls as store
-from services.usage.store import customers
+from services.usage.store import customers, places
 from services.usage.store.calls import Filter, StoredCall
 from services.usage.store.events import Key
+from services.usage.usecases.events import check_kept
 from services.usage.usecases.ingest import Ingest
 
 MAX_RECORDS: Final = 10_000
@@ -162,6 +163,7 @@ class Calls:
 
         Raises:
             CustomerNotFound: there is no such customer.
+            RawEventsGone: the range begins or ends before the oldest raw events that are kept.
             InvalidArgument: a bad page size or token.
         """
         filters = {
@@ -178,6 +180,7 @@ class Calls:
             number = customers.number(conn, customer_id)
             if number is None:
                 raise CustomerNotFound(customer_id)
+            check_kept(chosen.start, chosen.end, places.floor(conn, places.RAW))
             found = store.page(conn, number, chosen, behind, size + 1)
         shown = found[:size]
         token = ""

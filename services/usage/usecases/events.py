@@ -57,7 +57,7 @@ class Events:
             number = customers.number(conn, customer_id)
             if number is None:
                 raise CustomerNotFound(customer_id)
-            _check_kept(chosen, places.floor(conn, places.RAW))
+            check_kept(chosen.start, chosen.end, places.floor(conn, places.RAW))
             found = events.page(conn, number, chosen, behind, size + 1)
         shown = found[:size]
         token = ""
@@ -67,11 +67,15 @@ class Events:
         return [event for _, event in shown], token
 
 
-def _check_kept(chosen: Filter, floor: datetime | None) -> None:
-    """See that what is asked for by time was not taken away: a list without it would look complete."""
+def check_kept(start: datetime | None, end: datetime | None, floor: datetime | None) -> None:
+    """See that what is asked for by time was not taken away: a list without it would look complete.
+
+    Raises:
+        RawEventsGone: the range begins or ends before the oldest raw events that are kept.
+    """
     if floor is None:
         return
-    if chosen.start is not None and chosen.start < floor:
-        raise RawEventsGone("start_time", chosen.start, floor)
-    if chosen.end is not None and chosen.end <= floor:
-        raise RawEventsGone("end_time", chosen.end, floor)
+    if start is not None and start < floor:
+        raise RawEventsGone("start_time", start, floor)
+    if end is not None and end <= floor:
+        raise RawEventsGone("end_time", end, floor)
