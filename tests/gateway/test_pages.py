@@ -1,3 +1,5 @@
+from datetime import UTC, datetime, timedelta
+
 import httpx
 import pytest
 from google.type.decimal_pb2 import Decimal
@@ -7,7 +9,7 @@ from service_doubles import ServiceDouble
 from meterscope.alerts.v1 import alert_service_pb2, notification_service_pb2
 from meterscope.billing.v1 import customer_service_pb2, invoice_service_pb2, ledger_service_pb2
 from meterscope.payments.v1 import payment_service_pb2
-from meterscope.usage.v1 import limit_service_pb2
+from meterscope.usage.v1 import limit_service_pb2, report_service_pb2
 from services.kit.errors import NotFound
 
 
@@ -49,6 +51,13 @@ def populated(services: dict[str, ServiceDouble]) -> dict[str, ServiceDouble]:
     limits = limit_service_pb2.ListLimitsResponse()
     limits.limits.add(meter="requests", used=Decimal(value="482"), limit=Decimal(value="500"), percentage=96.4)
     services["usage"].answer("ListLimits", limits)
+    costs = report_service_pb2.ListDailyCostsResponse()
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    # A period ends and another begins today: the day is there twice.
+    for amount in (1_200, 34):
+        costs.daily_costs.add(customer_id="cus_1", date=today, currency="INR", amount=rupees(amount))
+    costs.daily_costs.add(customer_id="cus_1", date="2020-01-01", currency="INR", amount=rupees(77_777))
+    services["usage"].answer("ListDailyCosts", costs)
     return services
 
 
@@ -72,10 +81,20 @@ def test_the_dashboard_shows_what_the_services_know(client: httpx.Client) -> Non
     assert all(amount in page for amount in ("50,000.00", "49,000.00", "1,000.00"))
 
 
+@pytest.mark.usefixtures("populated")
+def test_the_dashboard_shows_what_days_cost(client: httpx.Client, services: dict[str, ServiceDouble]) -> None:
+    page = client.get("/billing").text
+    # 1,200 + 34; what is older than a week is not shown.
+    assert page.count("1,234.00") == 2
+    assert "77,777" not in page
+    (asked,) = [call.request for call in services["usage"].calls if call.method == "ListDailyCosts"]
+    assert asked.start_date == f"{datetime.now(UTC) - timedelta(days=6):%Y-%m-%d}"
+
+
 def test_an_empty_system_has_a_dashboard(client: httpx.Client) -> None:
     page = client.get("/billing")
     assert page.status_code == 200
-    assert page.text.count("None yet.") == 5
+    assert page.text.count("None yet.") == 6
     assert "script-src" not in page.headers["content-security-policy"]
     assert client.get("/").headers["location"] == "/billing"
 
@@ -83,7 +102,7 @@ def test_an_empty_system_has_a_dashboard(client: httpx.Client) -> None:
 def test_services_that_are_away_are_named_on_the_dashboard(away: str) -> None:
     page = httpx.get(f"{away}/billing", timeout=30)
     assert page.status_code == 200
-    assert "The services alerts, billing, payments are away." in page.text
+    assert "The services alerts, billing, payments, usage are away." in page.text
     assert "the payments service is away" in page.text
 
 
