@@ -76,6 +76,7 @@ from services.usage.usecases.positions import Positions
 from services.usage.usecases.publish import Publisher
 from services.usage.usecases.quarantine import Quarantine
 from services.usage.usecases.query import Queries
+from services.usage.usecases.recounts import Recounts
 from services.usage.usecases.reports import Reports
 from services.usage.usecases.reservations import Reservations
 from services.usage.usecases.retention import Retention
@@ -128,7 +129,7 @@ def build_server(settings: Settings) -> Server:
     call_records = CallRecordServicer(
         Calls(database, ingest, call_messages.admitted, CallMetrics(meter), ingested, now)
     )
-    meters = MeterServicer(Meters(database, now))
+    meters = MeterServicer(Meters(database, Outbox(database), now))
     usage = UsageServicer(Queries(database, catalogue, positions, now), Seals(database, positions))
     limit_metrics = LimitMetrics(meter, most_customers=settings.metrics_max_customers)
     limits = Limits(database, catalogue, counters, limit_metrics)
@@ -218,6 +219,7 @@ def build_worker(settings: Settings, *, lease: timedelta = LEASE) -> Worker:
     )
     positions = Positions(database, notifier)
     billing = Billing(open_channel(settings.billing_address, settings.kit))
+    workers.register_recounts(jobs, Recounts(database, positions, now))
     workers.register_reporting(jobs, *_reporting(settings, database, billing, positions, meter))
     return Worker(
         service=NAME,

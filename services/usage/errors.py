@@ -119,6 +119,18 @@ class RawEventsNeeded(FailedPrecondition):
         )
 
 
+class MeterArchived(FailedPrecondition):
+    """The meter counts nothing more."""
+
+    reason = "METER_ARCHIVED"
+
+    def __init__(self, meter_id: str) -> None:
+        super().__init__(
+            f"meter {meter_id!r} is archived: its totals stay as they are; create another meter",
+            metadata={"meter": meter_id},
+        )
+
+
 class MeterExists(AlreadyExists):
     """The meter's id is taken by another definition."""
 

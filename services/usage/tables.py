@@ -217,7 +217,7 @@ recounts: Final = sa.Table(
     metadata,
     sa.Column("number", sa.BigInteger, sa.Identity(always=True), primary_key=True),
     sa.Column("meter", sa.Integer, nullable=False),
-    sa.Column("state", sa.Text, sa.CheckConstraint("state IN ('RUNNING', 'DONE', 'FAILED')"), nullable=False),
+    sa.Column("state", sa.Text, sa.CheckConstraint("state IN ('RUNNING', 'DONE')"), nullable=False),
     sa.Column("start_time", _TIME, nullable=False),
     sa.Column("end_time", _TIME, nullable=False),
     sa.Column("customer", sa.BigInteger, nullable=False),
@@ -227,7 +227,6 @@ recounts: Final = sa.Table(
     sa.Column("events_done", sa.BigInteger, nullable=False),
     sa.Column("created_at", _TIME, nullable=False),
     sa.Column("ended_at", _TIME),
-    sa.Column("error", sa.Text, nullable=False),
     sa.Index("recounts_by_meter", "meter", "number"),
     sa.Index("recounts_running", "meter", unique=True, postgresql_where=sa.text("state = 'RUNNING'")),
 )

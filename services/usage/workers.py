@@ -14,6 +14,7 @@ from services.usage.store.quarantine import Filter
 from services.usage.usecases.anomalies import FIND_ANOMALIES, Anomalies
 from services.usage.usecases.costs import PRICE_USAGE, Costs
 from services.usage.usecases.quarantine import Quarantine
+from services.usage.usecases.recounts import RECOUNT_METER, Recounts
 from services.usage.usecases.reports import MAKE_ATTEMPTS, MAKE_REPORT, Reports
 from services.usage.usecases.retention import Retention
 from services.usage.usecases.signals import RAISE_SIGNAL
@@ -55,6 +56,11 @@ def periodic(replay_every: timedelta) -> list[Periodic]:
         Periodic(name=UPKEEP, every=_UPKEEP_EVERY, job=UPKEEP),
         Periodic(name=RETENTION, every=_UPKEEP_EVERY, job=RETENTION),
     ]
+
+
+def register_recounts(jobs: Jobs, recounts: Recounts) -> None:
+    """Name what runs recounts."""
+    jobs.register(RECOUNT_METER, recounts.run, time_limit=_LONG, max_attempts=PATIENT)
 
 
 def register_reporting(jobs: Jobs, costs: Costs, reports: Reports, anomalies: Anomalies) -> None:

@@ -161,7 +161,7 @@ def test_windows_and_groups_merge_by_state(client: Client) -> None:
         (11, {}, "1"),
     ]
     assert days("calls", group_filter=["region=eu"]) == [(10, {}, "2"), (11, {}, "1")]
-    # (7 + 2.5 + 4) / 3 and (3 + 1) / 2.
+    # 13.5 / 3 on the 10th and 4 / 2 on the 11th.
     assert days("mean") == [(10, {}, "4.5"), (11, {}, "2")]
 
 

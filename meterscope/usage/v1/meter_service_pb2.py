@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'meterscope/usage/v1/meter_service.proto\x12\x13meterscope.usage.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x03\n\x05Meter\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nevent_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12;\n\x0b\x61ggregation\x18\x03 \x01(\x0e\x32 .meterscope.usage.v1.AggregationB\x04\xe2\x41\x01\x02\x12\x10\n\x08quantity\x18\x04 \x01(\t\x12\x0c\n\x04unit\x18\x05 \x01(\t\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x11\n\tattribute\x18\x07 \x01(\t\x12\x31\n\x07\x66ilters\x18\x08 \x03(\x0b\x32 .meterscope.usage.v1.MeterFilter\x12\x10\n\x08group_by\x18\t \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\n \x01(\t\x12.\n\ncount_from\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0c\x61rchive_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"s\n\x0bMeterFilter\x12\x17\n\tattribute\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12;\n\x08operator\x18\x02 \x01(\x0e\x32#.meterscope.usage.v1.FilterOperatorB\x04\xe2\x41\x01\x02\x12\x0e\n\x06values\x18\x03 \x03(\t\"E\n\x12\x43reateMeterRequest\x12/\n\x05meter\x18\x01 \x01(\x0b\x32\x1a.meterscope.usage.v1.MeterB\x04\xe2\x41\x01\x02\")\n\x0fGetMeterRequest\x12\x16\n\x08meter_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\":\n\x11ListMetersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x12ListMetersResponse\x12*\n\x06meters\x18\x01 \x03(\x0b\x32\x1a.meterscope.usage.v1.Meter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x81\x02\n\x0e\x46ilterOperator\x12\x1f\n\x1b\x46ILTER_OPERATOR_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46ILTER_OPERATOR_EQUALS\x10\x01\x12\x16\n\x12\x46ILTER_OPERATOR_IN\x10\x02\x12\x1a\n\x16\x46ILTER_OPERATOR_EXISTS\x10\x03\x12\x18\n\x14\x46ILTER_OPERATOR_LESS\x10\x04\x12!\n\x1d\x46ILTER_OPERATOR_LESS_OR_EQUAL\x10\x05\x12\x1b\n\x17\x46ILTER_OPERATOR_GREATER\x10\x06\x12$\n FILTER_OPERATOR_GREATER_OR_EQUAL\x10\x07*\xc5\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41GGREGATION_COUNT\x10\x01\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x02\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x03\x12\x13\n\x0f\x41GGREGATION_MIN\x10\x04\x12\x13\n\x0f\x41GGREGATION_AVG\x10\x05\x12\x16\n\x12\x41GGREGATION_UNIQUE\x10\x06\x12\x16\n\x12\x41GGREGATION_LATEST\x10\x07\x32\xdd\x02\n\x0cMeterService\x12m\n\x0b\x43reateMeter\x12\'.meterscope.usage.v1.CreateMeterRequest\x1a\x1a.meterscope.usage.v1.Meter\"\x19\x82\xd3\xe4\x93\x02\x13\"\n/v1/meters:\x05meter\x12k\n\x08GetMeter\x12$.meterscope.usage.v1.GetMeterRequest\x1a\x1a.meterscope.usage.v1.Meter\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/meters/{meter_id}\x12q\n\nListMeters\x12&.meterscope.usage.v1.ListMetersRequest\x1a\'.meterscope.usage.v1.ListMetersResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/metersb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'meterscope/usage/v1/meter_service.proto\x12\x13meterscope.usage.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x03\n\x05Meter\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nevent_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12;\n\x0b\x61ggregation\x18\x03 \x01(\x0e\x32 .meterscope.usage.v1.AggregationB\x04\xe2\x41\x01\x02\x12\x10\n\x08quantity\x18\x04 \x01(\t\x12\x0c\n\x04unit\x18\x05 \x01(\t\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x11\n\tattribute\x18\x07 \x01(\t\x12\x31\n\x07\x66ilters\x18\x08 \x03(\x0b\x32 .meterscope.usage.v1.MeterFilter\x12\x10\n\x08group_by\x18\t \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\n \x01(\t\x12.\n\ncount_from\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0c\x61rchive_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x38\n\x07recount\x18\r \x01(\x0b\x32!.meterscope.usage.v1.MeterRecountB\x04\xe2\x41\x01\x03\"\xde\x02\n\x0cMeterRecount\x12\x36\n\x05state\x18\x01 \x01(\x0e\x32\'.meterscope.usage.v1.MeterRecount.State\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x63ustomers_total\x18\x03 \x01(\x03\x12\x16\n\x0e\x63ustomers_done\x18\x04 \x01(\x03\x12\x13\n\x0b\x65vents_done\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"A\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x0e\n\nSTATE_DONE\x10\x02\"s\n\x0bMeterFilter\x12\x17\n\tattribute\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12;\n\x08operator\x18\x02 \x01(\x0e\x32#.meterscope.usage.v1.FilterOperatorB\x04\xe2\x41\x01\x02\x12\x0e\n\x06values\x18\x03 \x03(\t\"E\n\x12\x43reateMeterRequest\x12/\n\x05meter\x18\x01 \x01(\x0b\x32\x1a.meterscope.usage.v1.MeterB\x04\xe2\x41\x01\x02\")\n\x0fGetMeterRequest\x12\x16\n\x08meter_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\":\n\x11ListMetersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x12ListMetersResponse\x12*\n\x06meters\x18\x01 \x03(\x0b\x32\x1a.meterscope.usage.v1.Meter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"r\n\x12UpdateMeterRequest\x12\x16\n\x08meter_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\x04unit\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x03 \x01(\tH\x01\x88\x01\x01\x42\x07\n\x05_unitB\x0e\n\x0c_description\"-\n\x13\x41rchiveMeterRequest\x12\x16\n\x08meter_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"]\n\x13RecountMeterRequest\x12\x16\n\x08meter_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12.\n\ncount_from\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x81\x02\n\x0e\x46ilterOperator\x12\x1f\n\x1b\x46ILTER_OPERATOR_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46ILTER_OPERATOR_EQUALS\x10\x01\x12\x16\n\x12\x46ILTER_OPERATOR_IN\x10\x02\x12\x1a\n\x16\x46ILTER_OPERATOR_EXISTS\x10\x03\x12\x18\n\x14\x46ILTER_OPERATOR_LESS\x10\x04\x12!\n\x1d\x46ILTER_OPERATOR_LESS_OR_EQUAL\x10\x05\x12\x1b\n\x17\x46ILTER_OPERATOR_GREATER\x10\x06\x12$\n FILTER_OPERATOR_GREATER_OR_EQUAL\x10\x07*\xc5\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41GGREGATION_COUNT\x10\x01\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x02\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x03\x12\x13\n\x0f\x41GGREGATION_MIN\x10\x04\x12\x13\n\x0f\x41GGREGATION_AVG\x10\x05\x12\x16\n\x12\x41GGREGATION_UNIQUE\x10\x06\x12\x16\n\x12\x41GGREGATION_LATEST\x10\x07\x32\xd3\x05\n\x0cMeterService\x12m\n\x0b\x43reateMeter\x12\'.meterscope.usage.v1.CreateMeterRequest\x1a\x1a.meterscope.usage.v1.Meter\"\x19\x82\xd3\xe4\x93\x02\x13\"\n/v1/meters:\x05meter\x12k\n\x08GetMeter\x12$.meterscope.usage.v1.GetMeterRequest\x1a\x1a.meterscope.usage.v1.Meter\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/meters/{meter_id}\x12q\n\nListMeters\x12&.meterscope.usage.v1.ListMetersRequest\x1a\'.meterscope.usage.v1.ListMetersResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/meters\x12t\n\x0bUpdateMeter\x12\'.meterscope.usage.v1.UpdateMeterRequest\x1a\x1a.meterscope.usage.v1.Meter\" \x82\xd3\xe4\x93\x02\x1a\x32\x15/v1/meters/{meter_id}:\x01*\x12~\n\x0c\x41rchiveMeter\x12(.meterscope.usage.v1.ArchiveMeterRequest\x1a\x1a.meterscope.usage.v1.Meter\"(\x82\xd3\xe4\x93\x02\"\"\x1d/v1/meters/{meter_id}:archive:\x01*\x12~\n\x0cRecountMeter\x12(.meterscope.usage.v1.RecountMeterRequest\x1a\x1a.meterscope.usage.v1.Meter\"(\x82\xd3\xe4\x93\x02\"\"\x1d/v1/meters/{meter_id}:recount:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METER'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_METER'].fields_by_name['archive_time']._loaded_options = None
   _globals['_METER'].fields_by_name['archive_time']._serialized_options = b'\342A\001\003'
+  _globals['_METER'].fields_by_name['recount']._loaded_options = None
+  _globals['_METER'].fields_by_name['recount']._serialized_options = b'\342A\001\003'
   _globals['_METERFILTER'].fields_by_name['attribute']._loaded_options = None
   _globals['_METERFILTER'].fields_by_name['attribute']._serialized_options = b'\342A\001\002'
   _globals['_METERFILTER'].fields_by_name['operator']._loaded_options = None
@@ -52,28 +54,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEMETERREQUEST'].fields_by_name['meter']._serialized_options = b'\342A\001\002'
   _globals['_GETMETERREQUEST'].fields_by_name['meter_id']._loaded_options = None
   _globals['_GETMETERREQUEST'].fields_by_name['meter_id']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATEMETERREQUEST'].fields_by_name['meter_id']._loaded_options = None
+  _globals['_UPDATEMETERREQUEST'].fields_by_name['meter_id']._serialized_options = b'\342A\001\002'
+  _globals['_ARCHIVEMETERREQUEST'].fields_by_name['meter_id']._loaded_options = None
+  _globals['_ARCHIVEMETERREQUEST'].fields_by_name['meter_id']._serialized_options = b'\342A\001\002'
+  _globals['_RECOUNTMETERREQUEST'].fields_by_name['meter_id']._loaded_options = None
+  _globals['_RECOUNTMETERREQUEST'].fields_by_name['meter_id']._serialized_options = b'\342A\001\002'
   _globals['_METERSERVICE'].methods_by_name['CreateMeter']._loaded_options = None
   _globals['_METERSERVICE'].methods_by_name['CreateMeter']._serialized_options = b'\202\323\344\223\002\023\"\n/v1/meters:\005meter'
   _globals['_METERSERVICE'].methods_by_name['GetMeter']._loaded_options = None
   _globals['_METERSERVICE'].methods_by_name['GetMeter']._serialized_options = b'\202\323\344\223\002\027\022\025/v1/meters/{meter_id}'
   _globals['_METERSERVICE'].methods_by_name['ListMeters']._loaded_options = None
   _globals['_METERSERVICE'].methods_by_name['ListMeters']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/meters'
-  _globals['_FILTEROPERATOR']._serialized_start=958
-  _globals['_FILTEROPERATOR']._serialized_end=1215
-  _globals['_AGGREGATION']._serialized_start=1218
-  _globals['_AGGREGATION']._serialized_end=1415
+  _globals['_METERSERVICE'].methods_by_name['UpdateMeter']._loaded_options = None
+  _globals['_METERSERVICE'].methods_by_name['UpdateMeter']._serialized_options = b'\202\323\344\223\002\0322\025/v1/meters/{meter_id}:\001*'
+  _globals['_METERSERVICE'].methods_by_name['ArchiveMeter']._loaded_options = None
+  _globals['_METERSERVICE'].methods_by_name['ArchiveMeter']._serialized_options = b'\202\323\344\223\002\"\"\035/v1/meters/{meter_id}:archive:\001*'
+  _globals['_METERSERVICE'].methods_by_name['RecountMeter']._loaded_options = None
+  _globals['_METERSERVICE'].methods_by_name['RecountMeter']._serialized_options = b'\202\323\344\223\002\"\"\035/v1/meters/{meter_id}:recount:\001*'
+  _globals['_FILTEROPERATOR']._serialized_start=1627
+  _globals['_FILTEROPERATOR']._serialized_end=1884
+  _globals['_AGGREGATION']._serialized_start=1887
+  _globals['_AGGREGATION']._serialized_end=2084
   _globals['_METER']._serialized_start=161
-  _globals['_METER']._serialized_end=573
-  _globals['_METERFILTER']._serialized_start=575
-  _globals['_METERFILTER']._serialized_end=690
-  _globals['_CREATEMETERREQUEST']._serialized_start=692
-  _globals['_CREATEMETERREQUEST']._serialized_end=761
-  _globals['_GETMETERREQUEST']._serialized_start=763
-  _globals['_GETMETERREQUEST']._serialized_end=804
-  _globals['_LISTMETERSREQUEST']._serialized_start=806
-  _globals['_LISTMETERSREQUEST']._serialized_end=864
-  _globals['_LISTMETERSRESPONSE']._serialized_start=866
-  _globals['_LISTMETERSRESPONSE']._serialized_end=955
-  _globals['_METERSERVICE']._serialized_start=1418
-  _globals['_METERSERVICE']._serialized_end=1767
+  _globals['_METER']._serialized_end=631
+  _globals['_METERRECOUNT']._serialized_start=634
+  _globals['_METERRECOUNT']._serialized_end=984
+  _globals['_METERRECOUNT_STATE']._serialized_start=919
+  _globals['_METERRECOUNT_STATE']._serialized_end=984
+  _globals['_METERFILTER']._serialized_start=986
+  _globals['_METERFILTER']._serialized_end=1101
+  _globals['_CREATEMETERREQUEST']._serialized_start=1103
+  _globals['_CREATEMETERREQUEST']._serialized_end=1172
+  _globals['_GETMETERREQUEST']._serialized_start=1174
+  _globals['_GETMETERREQUEST']._serialized_end=1215
+  _globals['_LISTMETERSREQUEST']._serialized_start=1217
+  _globals['_LISTMETERSREQUEST']._serialized_end=1275
+  _globals['_LISTMETERSRESPONSE']._serialized_start=1277
+  _globals['_LISTMETERSRESPONSE']._serialized_end=1366
+  _globals['_UPDATEMETERREQUEST']._serialized_start=1368
+  _globals['_UPDATEMETERREQUEST']._serialized_end=1482
+  _globals['_ARCHIVEMETERREQUEST']._serialized_start=1484
+  _globals['_ARCHIVEMETERREQUEST']._serialized_end=1529
+  _globals['_RECOUNTMETERREQUEST']._serialized_start=1531
+  _globals['_RECOUNTMETERREQUEST']._serialized_end=1624
+  _globals['_METERSERVICE']._serialized_start=2087
+  _globals['_METERSERVICE']._serialized_end=2810
 # @@protoc_insertion_point(module_scope)

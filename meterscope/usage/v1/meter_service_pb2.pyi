@@ -128,6 +128,7 @@ class Meter(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     COUNT_FROM_FIELD_NUMBER: _builtins.int
     ARCHIVE_TIME_FIELD_NUMBER: _builtins.int
+    RECOUNT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Chosen by the user, such as `requests`: a lower-case letter, then at most 62 of a-z, 0-9, `_`, `-`, `.`."""
     event_type: _builtins.str
@@ -171,6 +172,10 @@ class Meter(_message.Message):
     def archive_time(self) -> _timestamp_pb2.Timestamp:
         """Since when it counts nothing more. Not set while it counts."""
 
+    @_builtins.property
+    def recount(self) -> Global___MeterRecount:
+        """Its last recount. Not set without any."""
+
     def __init__(
         self,
         *,
@@ -186,14 +191,90 @@ class Meter(_message.Message):
         description: _builtins.str = ...,
         count_from: _timestamp_pb2.Timestamp | None = ...,
         archive_time: _timestamp_pb2.Timestamp | None = ...,
+        recount: Global___MeterRecount | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "count_from", b"count_from", "create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "count_from", b"count_from", "create_time", b"create_time", "recount", b"recount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "archive_time", b"archive_time", "attribute", b"attribute", "count_from", b"count_from", "create_time", b"create_time", "description", b"description", "event_type", b"event_type", "filters", b"filters", "group_by", b"group_by", "id", b"id", "quantity", b"quantity", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "archive_time", b"archive_time", "attribute", b"attribute", "count_from", b"count_from", "create_time", b"create_time", "description", b"description", "event_type", b"event_type", "filters", b"filters", "group_by", b"group_by", "id", b"id", "quantity", b"quantity", "recount", b"recount", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Meter: _TypeAlias = Meter  # noqa: Y015
+
+@_typing.final
+class MeterRecount(_message.Message):
+    """A job that sets a meter's totals from stored events, and how far it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MeterRecount._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: MeterRecount._State.ValueType  # 0
+        """Never told."""
+        STATE_RUNNING: MeterRecount._State.ValueType  # 1
+        """It is under way; until it is done, totals of before it was begun may lack what it is to count."""
+        STATE_DONE: MeterRecount._State.ValueType  # 2
+        """All is counted."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """How far a recount is."""
+
+    STATE_UNSPECIFIED: MeterRecount.State.ValueType  # 0
+    """Never told."""
+    STATE_RUNNING: MeterRecount.State.ValueType  # 1
+    """It is under way; until it is done, totals of before it was begun may lack what it is to count."""
+    STATE_DONE: MeterRecount.State.ValueType  # 2
+    """All is counted."""
+
+    STATE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    CUSTOMERS_TOTAL_FIELD_NUMBER: _builtins.int
+    CUSTOMERS_DONE_FIELD_NUMBER: _builtins.int
+    EVENTS_DONE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    state: Global___MeterRecount.State.ValueType
+    """How far it is."""
+    customers_total: _builtins.int
+    """How many customers there were when it began."""
+    customers_done: _builtins.int
+    """How many of them are done."""
+    events_done: _builtins.int
+    """How many stored events it has looked at."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """It counts events of this time or later; where retention takes them away meanwhile, totals stay as they are."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was begun."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was done. Not set before."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___MeterRecount.State.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        customers_total: _builtins.int = ...,
+        customers_done: _builtins.int = ...,
+        events_done: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "customers_done", b"customers_done", "customers_total", b"customers_total", "end_time", b"end_time", "events_done", b"events_done", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeterRecount: _TypeAlias = MeterRecount  # noqa: Y015
 
 @_typing.final
 class MeterFilter(_message.Message):
@@ -326,3 +407,92 @@ class ListMetersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListMetersResponse: _TypeAlias = ListMetersResponse  # noqa: Y015
+
+@_typing.final
+class UpdateMeterRequest(_message.Message):
+    """What to change of a meter: what is not set stays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METER_ID_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    meter_id: _builtins.str
+    """The meter's id."""
+    unit: _builtins.str
+    """The unit for people. At most 64 bytes."""
+    description: _builtins.str
+    """What it is for, for people. At most 1,024 bytes."""
+    def __init__(
+        self,
+        *,
+        meter_id: _builtins.str = ...,
+        unit: _builtins.str | None = ...,
+        description: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_unit", b"_unit", "description", b"description", "unit", b"unit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_unit", b"_unit", "description", b"description", "meter_id", b"meter_id", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
+    _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__unit: _TypeAlias = _typing.Literal["unit"]  # noqa: Y015
+    _WhichOneofArgType__unit: _TypeAlias = _typing.Literal["_unit", b"_unit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unit) -> _WhichOneofReturnType__unit | None: ...
+
+Global___UpdateMeterRequest: _TypeAlias = UpdateMeterRequest  # noqa: Y015
+
+@_typing.final
+class ArchiveMeterRequest(_message.Message):
+    """Names a meter to archive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METER_ID_FIELD_NUMBER: _builtins.int
+    meter_id: _builtins.str
+    """The meter's id."""
+    def __init__(
+        self,
+        *,
+        meter_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["meter_id", b"meter_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveMeterRequest: _TypeAlias = ArchiveMeterRequest  # noqa: Y015
+
+@_typing.final
+class RecountMeterRequest(_message.Message):
+    """Names a meter to recount."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METER_ID_FIELD_NUMBER: _builtins.int
+    COUNT_FROM_FIELD_NUMBER: _builtins.int
+    meter_id: _builtins.str
+    """The meter's id."""
+    @_builtins.property
+    def count_from(self) -> _timestamp_pb2.Timestamp:
+        """Of the events that were stored before the meter was created, it is to count those of this time or later. Not set: as
+        it is.
+        """
+
+    def __init__(
+        self,
+        *,
+        meter_id: _builtins.str = ...,
+        count_from: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["count_from", b"count_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count_from", b"count_from", "meter_id", b"meter_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecountMeterRequest: _TypeAlias = RecountMeterRequest  # noqa: Y015

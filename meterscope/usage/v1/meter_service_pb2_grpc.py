@@ -50,6 +50,21 @@ class MeterServiceStub:
                 request_serializer=meterscope_dot_usage_dot_v1_dot_meter__service__pb2.ListMetersRequest.SerializeToString,
                 response_deserializer=meterscope_dot_usage_dot_v1_dot_meter__service__pb2.ListMetersResponse.FromString,
                 _registered_method=True)
+        self.UpdateMeter = channel.unary_unary(
+                '/meterscope.usage.v1.MeterService/UpdateMeter',
+                request_serializer=meterscope_dot_usage_dot_v1_dot_meter__service__pb2.UpdateMeterRequest.SerializeToString,
+                response_deserializer=meterscope_dot_usage_dot_v1_dot_meter__service__pb2.Meter.FromString,
+                _registered_method=True)
+        self.ArchiveMeter = channel.unary_unary(
+                '/meterscope.usage.v1.MeterService/ArchiveMeter',
+                request_serializer=meterscope_dot_usage_dot_v1_dot_meter__service__pb2.ArchiveMeterRequest.SerializeToString,
+                response_deserializer=meterscope_dot_usage_dot_v1_dot_meter__service__pb2.Meter.FromString,
+                _registered_method=True)
+        self.RecountMeter = channel.unary_unary(
+                '/meterscope.usage.v1.MeterService/RecountMeter',
+                request_serializer=meterscope_dot_usage_dot_v1_dot_meter__service__pb2.RecountMeterRequest.SerializeToString,
+                response_deserializer=meterscope_dot_usage_dot_v1_dot_meter__service__pb2.Meter.FromString,
+                _registered_method=True)
 
 
 class MeterServiceServicer:
@@ -57,8 +72,9 @@ class MeterServiceServicer:
     """
 
     def CreateMeter(self, request, context):
-        """Creates a meter; it counts events from now on. ALREADY_EXISTS if the id is taken by another definition; the same
-        definition again returns the meter that exists.
+        """Creates a meter; it counts events from now on, and stored ones too if `count_from` is set: those by a recount.
+        ALREADY_EXISTS if the id is taken by another definition; the same definition again returns the meter that exists.
+        FAILED_PRECONDITION if events from `count_from` on are not kept any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,6 +89,31 @@ class MeterServiceServicer:
 
     def ListMeters(self, request, context):
         """Lists the meters by id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateMeter(self, request, context):
+        """Changes what people see of a meter. What it counts stays. NOT_FOUND if there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ArchiveMeter(self, request, context):
+        """Has a meter count no event that is taken in from now on. Its totals stay, and are billed; corrections of events that
+        it counted still change them. Again, it changes nothing. NOT_FOUND if there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecountMeter(self, request, context):
+        """Sets a meter's totals anew from stored events, as a job: `recount` of the meter says how far it is. While one is
+        under way, no other is begun. Sealed totals stay as they are. NOT_FOUND if there is no such meter;
+        FAILED_PRECONDITION if it is archived, or events from `count_from` on are not kept any more; INVALID_ARGUMENT if it
+        counts from another time on already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,6 +136,21 @@ def add_MeterServiceServicer_to_server(servicer, server):
                     servicer.ListMeters,
                     request_deserializer=meterscope_dot_usage_dot_v1_dot_meter__service__pb2.ListMetersRequest.FromString,
                     response_serializer=meterscope_dot_usage_dot_v1_dot_meter__service__pb2.ListMetersResponse.SerializeToString,
+            ),
+            'UpdateMeter': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateMeter,
+                    request_deserializer=meterscope_dot_usage_dot_v1_dot_meter__service__pb2.UpdateMeterRequest.FromString,
+                    response_serializer=meterscope_dot_usage_dot_v1_dot_meter__service__pb2.Meter.SerializeToString,
+            ),
+            'ArchiveMeter': grpc.unary_unary_rpc_method_handler(
+                    servicer.ArchiveMeter,
+                    request_deserializer=meterscope_dot_usage_dot_v1_dot_meter__service__pb2.ArchiveMeterRequest.FromString,
+                    response_serializer=meterscope_dot_usage_dot_v1_dot_meter__service__pb2.Meter.SerializeToString,
+            ),
+            'RecountMeter': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecountMeter,
+                    request_deserializer=meterscope_dot_usage_dot_v1_dot_meter__service__pb2.RecountMeterRequest.FromString,
+                    response_serializer=meterscope_dot_usage_dot_v1_dot_meter__service__pb2.Meter.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +235,87 @@ class MeterService:
             '/meterscope.usage.v1.MeterService/ListMeters',
             meterscope_dot_usage_dot_v1_dot_meter__service__pb2.ListMetersRequest.SerializeToString,
             meterscope_dot_usage_dot_v1_dot_meter__service__pb2.ListMetersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateMeter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterscope.usage.v1.MeterService/UpdateMeter',
+            meterscope_dot_usage_dot_v1_dot_meter__service__pb2.UpdateMeterRequest.SerializeToString,
+            meterscope_dot_usage_dot_v1_dot_meter__service__pb2.Meter.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ArchiveMeter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterscope.usage.v1.MeterService/ArchiveMeter',
+            meterscope_dot_usage_dot_v1_dot_meter__service__pb2.ArchiveMeterRequest.SerializeToString,
+            meterscope_dot_usage_dot_v1_dot_meter__service__pb2.Meter.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecountMeter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meterscope.usage.v1.MeterService/RecountMeter',
+            meterscope_dot_usage_dot_v1_dot_meter__service__pb2.RecountMeterRequest.SerializeToString,
+            meterscope_dot_usage_dot_v1_dot_meter__service__pb2.Meter.FromString,
             options,
             channel_credentials,
             insecure,

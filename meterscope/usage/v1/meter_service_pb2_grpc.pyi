@@ -34,13 +34,26 @@ class MeterServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MeterServiceAsyncStub: ...
     CreateMeter: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.CreateMeterRequest, _meter_service_pb2.Meter]
-    """Creates a meter; it counts events from now on. ALREADY_EXISTS if the id is taken by another definition; the same
-    definition again returns the meter that exists.
+    """Creates a meter; it counts events from now on, and stored ones too if `count_from` is set: those by a recount.
+    ALREADY_EXISTS if the id is taken by another definition; the same definition again returns the meter that exists.
+    FAILED_PRECONDITION if events from `count_from` on are not kept any more.
     """
     GetMeter: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.GetMeterRequest, _meter_service_pb2.Meter]
     """Returns a meter. NOT_FOUND if there is none."""
     ListMeters: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.ListMetersRequest, _meter_service_pb2.ListMetersResponse]
     """Lists the meters by id."""
+    UpdateMeter: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.UpdateMeterRequest, _meter_service_pb2.Meter]
+    """Changes what people see of a meter. What it counts stays. NOT_FOUND if there is none."""
+    ArchiveMeter: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.ArchiveMeterRequest, _meter_service_pb2.Meter]
+    """Has a meter count no event that is taken in from now on. Its totals stay, and are billed; corrections of events that
+    it counted still change them. Again, it changes nothing. NOT_FOUND if there is none.
+    """
+    RecountMeter: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.RecountMeterRequest, _meter_service_pb2.Meter]
+    """Sets a meter's totals anew from stored events, as a job: `recount` of the meter says how far it is. While one is
+    under way, no other is begun. Sealed totals stay as they are. NOT_FOUND if there is no such meter;
+    FAILED_PRECONDITION if it is archived, or events from `count_from` on are not kept any more; INVALID_ARGUMENT if it
+    counts from another time on already.
+    """
 
 @_typing.type_check_only
 class MeterServiceAsyncStub(MeterServiceStub):
@@ -48,13 +61,26 @@ class MeterServiceAsyncStub(MeterServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateMeter: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.CreateMeterRequest, _meter_service_pb2.Meter]  # type: ignore[assignment]
-    """Creates a meter; it counts events from now on. ALREADY_EXISTS if the id is taken by another definition; the same
-    definition again returns the meter that exists.
+    """Creates a meter; it counts events from now on, and stored ones too if `count_from` is set: those by a recount.
+    ALREADY_EXISTS if the id is taken by another definition; the same definition again returns the meter that exists.
+    FAILED_PRECONDITION if events from `count_from` on are not kept any more.
     """
     GetMeter: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.GetMeterRequest, _meter_service_pb2.Meter]  # type: ignore[assignment]
     """Returns a meter. NOT_FOUND if there is none."""
     ListMeters: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.ListMetersRequest, _meter_service_pb2.ListMetersResponse]  # type: ignore[assignment]
     """Lists the meters by id."""
+    UpdateMeter: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.UpdateMeterRequest, _meter_service_pb2.Meter]  # type: ignore[assignment]
+    """Changes what people see of a meter. What it counts stays. NOT_FOUND if there is none."""
+    ArchiveMeter: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.ArchiveMeterRequest, _meter_service_pb2.Meter]  # type: ignore[assignment]
+    """Has a meter count no event that is taken in from now on. Its totals stay, and are billed; corrections of events that
+    it counted still change them. Again, it changes nothing. NOT_FOUND if there is none.
+    """
+    RecountMeter: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.RecountMeterRequest, _meter_service_pb2.Meter]  # type: ignore[assignment]
+    """Sets a meter's totals anew from stored events, as a job: `recount` of the meter says how far it is. While one is
+    under way, no other is begun. Sealed totals stay as they are. NOT_FOUND if there is no such meter;
+    FAILED_PRECONDITION if it is archived, or events from `count_from` on are not kept any more; INVALID_ARGUMENT if it
+    counts from another time on already.
+    """
 
 class MeterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Says how events become quantities that can be limited and billed."""
@@ -65,8 +91,9 @@ class MeterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _meter_service_pb2.CreateMeterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_meter_service_pb2.Meter, _abc.Awaitable[_meter_service_pb2.Meter]]:
-        """Creates a meter; it counts events from now on. ALREADY_EXISTS if the id is taken by another definition; the same
-        definition again returns the meter that exists.
+        """Creates a meter; it counts events from now on, and stored ones too if `count_from` is set: those by a recount.
+        ALREADY_EXISTS if the id is taken by another definition; the same definition again returns the meter that exists.
+        FAILED_PRECONDITION if events from `count_from` on are not kept any more.
         """
 
     @_abc_1.abstractmethod
@@ -84,5 +111,35 @@ class MeterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_meter_service_pb2.ListMetersResponse, _abc.Awaitable[_meter_service_pb2.ListMetersResponse]]:
         """Lists the meters by id."""
+
+    @_abc_1.abstractmethod
+    def UpdateMeter(
+        self,
+        request: _meter_service_pb2.UpdateMeterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_meter_service_pb2.Meter, _abc.Awaitable[_meter_service_pb2.Meter]]:
+        """Changes what people see of a meter. What it counts stays. NOT_FOUND if there is none."""
+
+    @_abc_1.abstractmethod
+    def ArchiveMeter(
+        self,
+        request: _meter_service_pb2.ArchiveMeterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_meter_service_pb2.Meter, _abc.Awaitable[_meter_service_pb2.Meter]]:
+        """Has a meter count no event that is taken in from now on. Its totals stay, and are billed; corrections of events that
+        it counted still change them. Again, it changes nothing. NOT_FOUND if there is none.
+        """
+
+    @_abc_1.abstractmethod
+    def RecountMeter(
+        self,
+        request: _meter_service_pb2.RecountMeterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_meter_service_pb2.Meter, _abc.Awaitable[_meter_service_pb2.Meter]]:
+        """Sets a meter's totals anew from stored events, as a job: `recount` of the meter says how far it is. While one is
+        under way, no other is begun. Sealed totals stay as they are. NOT_FOUND if there is no such meter;
+        FAILED_PRECONDITION if it is archived, or events from `count_from` on are not kept any more; INVALID_ARGUMENT if it
+        counts from another time on already.
+        """
 
 def add_MeterServiceServicer_to_server(servicer: MeterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -6,6 +6,7 @@ from meterscope.usage.v1 import meter_service_pb2 as pb
 from services.kit.errors import InvalidArgument
 from services.usage.convert.fields import instant, timestamp
 from services.usage.domain.meter import Aggregation, Filter, Meter, Operator
+from services.usage.domain.recount import Recount
 
 _AGGREGATIONS: Final = {pb.Aggregation.Value(f"AGGREGATION_{each}"): each for each in Aggregation}
 _ENCODED: Final = {aggregation: number for number, aggregation in _AGGREGATIONS.items()}
@@ -39,8 +40,8 @@ def decode(message: pb.Meter) -> Meter:
     )
 
 
-def encode(meter: Meter) -> pb.Meter:
-    """Encode a meter."""
+def encode(meter: Meter, recount: Recount | None) -> pb.Meter:
+    """Encode a meter and its last recount."""
     return pb.Meter(
         id=meter.id,
         event_type=meter.event_type,
@@ -57,6 +58,19 @@ def encode(meter: Meter) -> pb.Meter:
         description=meter.description,
         count_from=None if meter.count_from is None else timestamp(meter.count_from),
         archive_time=None if meter.archive_time is None else timestamp(meter.archive_time),
+        recount=None if recount is None else _recount(recount),
+    )
+
+
+def _recount(recount: Recount) -> pb.MeterRecount:
+    return pb.MeterRecount(
+        state=pb.MeterRecount.State.Value(f"STATE_{recount.state}"),
+        start_time=timestamp(recount.start),
+        customers_total=recount.customers_total,
+        customers_done=recount.customers_done,
+        events_done=recount.events_done,
+        create_time=timestamp(recount.create_time),
+        end_time=None if recount.end_time is None else timestamp(recount.end_time),
     )
 
 

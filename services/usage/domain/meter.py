@@ -171,8 +171,8 @@ class Meter:
         check_display(self.unit, self.description)
 
     def same_definition(self, other: "Meter") -> bool:
-        """Say whether both count the same in the same way."""
-        return self.definition == other.definition
+        """Say whether this one, which is asked for, counts the same in the same way as another."""
+        return self.definition == other.definition and self.count_from in (None, other.count_from)
 
     @property
     def path(self) -> str | None:
@@ -181,9 +181,9 @@ class Meter:
 
     @property
     def definition(self) -> tuple[object, ...]:
-        """All that was given."""
+        """What never changes."""
         how = (self.aggregation, self.quantity, self.attribute, self.filters, self.group_by)
-        return (self.id, self.event_type, *how, self.unit, self.description, self.count_from)
+        return (self.id, self.event_type, *how)
 
 
 class Latest(NamedTuple):

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONPATH, insert
 from services.usage.domain.meter import Aggregation, Filter, Meter, Operator
 from services.usage.tables import generations, meters, seals
 
+_GENERATION: Final = sa.select(sa.func.max(generations.c.number)).scalar_subquery()
 _LAST_SEAL: Final = sa.select(sa.func.coalesce(sa.func.max(seals.c.number), 0)).scalar_subquery()
 
 
@@ -21,8 +22,8 @@ class StoredMeter:
     meter: Meter
 
 
-def create(conn: sa.Connection, meter: Meter, *, tx: int, now: datetime) -> None:
-    """Insert a meter that counts from `tx` on. Nothing happens if the id is taken."""
+def create(conn: sa.Connection, meter: Meter, *, tx: int, now: datetime) -> bool:
+    """Insert a meter that counts from `tx` on; say whether it was: not if the id is taken."""
     values = {
         "id": meter.id,
         "event_type": meter.event_type,
@@ -37,11 +38,29 @@ def create(conn: sa.Connection, meter: Meter, *, tx: int, now: datetime) -> None
         "description": meter.description,
         "create_time": now,
         "from_tx": tx,
-        "generation": sa.select(sa.func.max(generations.c.number)).scalar_subquery(),
+        "generation": _GENERATION,
         "count_from": meter.count_from,
         "sealed_upto": None if meter.count_from is None else _LAST_SEAL,
     }
-    conn.execute(insert(meters).values(values).on_conflict_do_nothing())
+    inserted = insert(meters).values(values).on_conflict_do_nothing().returning(meters.c.number)
+    return conn.execute(inserted).one_or_none() is not None
+
+
+def update(conn: sa.Connection, number: int, unit: str, description: str) -> None:
+    """Change what people see of a meter."""
+    conn.execute(sa.update(meters).where(meters.c.number == number).values(unit=unit, description=description))
+
+
+def archive(conn: sa.Connection, number: int, *, tx: int, now: datetime) -> None:
+    """Have a meter count no event of transaction `tx` or later. Nothing happens if it is archived."""
+    values = {"archive_time": now, "until_tx": tx, "until_generation": _GENERATION}
+    conn.execute(sa.update(meters).where(meters.c.number == number, meters.c.until_tx.is_(None)).values(values))
+
+
+def count_from(conn: sa.Connection, number: int, time: datetime) -> None:
+    """Say since when a meter counts events that were stored before it was created."""
+    values = {"count_from": time, "sealed_upto": _LAST_SEAL}
+    conn.execute(sa.update(meters).where(meters.c.number == number).values(values))
 
 
 def find(conn: sa.Connection, meter_id: str) -> StoredMeter | None:

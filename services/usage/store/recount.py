@@ -34,8 +34,15 @@ _SPAN_EDGES: Final = sa.text(
         AND NOT EXISTS (SELECT FROM floors AS f WHERE f.name = 'raw' AND f.time > g.quarter)
     """  # noqa: S608
 )
+# Retention may have taken raw events away since they were asked for.
 _SPAN_SLICES: Final = sa.text(
-    f"INSERT INTO spans SELECT DISTINCT customer, meter, start_time, end_time FROM recount_slices WHERE {_IN_TURN}"  # noqa: S608
+    f"""
+    INSERT INTO spans
+    SELECT customer, meter, greatest(start_time, floor), end_time
+    FROM recount_slices
+    CROSS JOIN (SELECT coalesce(max(time), '-infinity') AS floor FROM floors WHERE name = 'raw') AS f
+    WHERE {_IN_TURN} AND end_time > floor
+    """  # noqa: S608
 )
 _END_SPANS: Final = sa.text("DELETE FROM spans")
 _KEY: Final = "customer, meter, start_time, seal, group_key"

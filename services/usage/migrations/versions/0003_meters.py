@@ -43,7 +43,7 @@ RECOUNTS = """
 CREATE TABLE recounts (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     meter integer NOT NULL,
-    state text NOT NULL CHECK (state IN ('RUNNING', 'DONE', 'FAILED')),
+    state text NOT NULL CHECK (state IN ('RUNNING', 'DONE')),
     start_time timestamptz NOT NULL,
     end_time timestamptz NOT NULL,
     customer bigint NOT NULL,
@@ -52,8 +52,7 @@ CREATE TABLE recounts (
     customers_done bigint NOT NULL,
     events_done bigint NOT NULL,
     created_at timestamptz NOT NULL,
-    ended_at timestamptz,
-    error text NOT NULL
+    ended_at timestamptz
 );
 CREATE INDEX recounts_by_meter ON recounts (meter, number);
 CREATE UNIQUE INDEX recounts_running ON recounts (meter) WHERE state = 'RUNNING';
