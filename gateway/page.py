@@ -1,8 +1,10 @@
 """HTML pages: rendered on the server, without scripts, fonts or images from anywhere."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import jinja2
 from markupsafe import Markup
@@ -32,7 +34,9 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters.update(prose=prose.to_html, inline=prose.to_inline, when=_when, grouped=_grouped)
+        self._templates.filters.update(
+            prose=prose.to_html, inline=prose.to_inline, when=_when, day=_day, grouped=_grouped
+        )
 
     def render(self, template: str, content: Mapping[str, Any], *, status: int = HTTPStatus.OK) -> HTMLResponse:
         """Return a page."""
@@ -40,10 +44,23 @@ class Pages:
         return HTMLResponse(html, status_code=status, headers=SECURITY_HEADERS)
 
 
-def _when(rfc3339: str) -> Markup:
-    """Return a time of UTC as people read it, to the minute."""
-    shown = f"{rfc3339[:10]} {rfc3339[11:16]}"
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(rfc3339, rfc3339, shown)
+def _when(rfc3339: str, zone: str = "UTC") -> Markup:
+    """Return a time as people of a zone read it, to the minute."""
+    return _time(rfc3339, zone, f"{_local(rfc3339, zone):%Y-%m-%d %H:%M}")
+
+
+def _day(rfc3339: str, zone: str = "UTC") -> Markup:
+    """Return the date that a time has in a zone."""
+    return _time(rfc3339, zone, f"{_local(rfc3339, zone):%Y-%m-%d}")
+
+
+def _time(rfc3339: str, zone: str, shown: str) -> Markup:
+    title = f"{_local(rfc3339, zone):%Y-%m-%d %H:%M:%S} {zone}"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(rfc3339, title, shown)
+
+
+def _local(rfc3339: str, zone: str) -> datetime:
+    return datetime.fromisoformat(rfc3339).astimezone(ZoneInfo(zone))
 
 
 def _grouped(number: str) -> str:
