@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
+import grpc
 import psycopg
 import pytest
+from eventually import eventually
 from opentelemetry.metrics import get_meter
 from usage_harness import Client, event
 
+from meterscope.usage.v1 import limit_service_pb2 as pb
 from services.kit.db import Database
 from services.kit.worker import Worker
 from services.usage.counters import Counters
@@ -56,6 +59,27 @@ def keeper_on(migrated: Settings, database: Database, state: LimitState) -> Iter
 @pytest.fixture
 def keeper(keeper_on: Callable[[str], Keeper], migrated: Settings) -> Keeper:
     return keeper_on(migrated.redis_url)
+
+
+def test_time_gives_a_reservation_back_while_nobody_sweeps(
+    client: Client, sql: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    """The first test here: no worker runs yet."""
+    customer = client.put_customer(limits={"requests": "10"})
+    made = client.reserve(customer, "requests", "10", seconds=1)
+
+    def reserved() -> str:
+        (limit,) = client.limits.ListLimits(pb.ListLimitsRequest(customer_id=customer)).limits
+        return limit.reserved.value
+
+    assert reserved() == "10"
+    eventually(lambda: reserved() == "0")
+
+    assert sql.execute("SELECT state, counts FROM reservations WHERE id = %s", [made.id]).fetchone() == ("OPEN", True)
+    client.reserve(customer, "requests", "10")
+    with pytest.raises(grpc.RpcError) as caught:
+        client.commit(made, "late")
+    assert "expired" in str(caught.value.details())
 
 
 def test_customers_without_a_plan_come_first_where_not_all_have_a_gauge(
