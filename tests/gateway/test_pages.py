@@ -20,10 +20,13 @@ def rupees(units: int) -> Money:
 @pytest.fixture
 def populated(services: dict[str, ServiceDouble]) -> dict[str, ServiceDouble]:
     customers = customer_service_pb2.ListCustomersResponse()
-    customers.customers.add(id="cus_1", display_name="Ananya <Traders>", external_key="10.0.0.1", state=2)
+    customer = customers.customers.add(id="cus_1", display_name="Ananya <Traders>", external_key="10.0.0.1", state=2)
+    customer.time_zone = "Asia/Kolkata"
     services["billing"].answer("ListCustomers", customers)
     invoices = invoice_service_pb2.ListInvoicesResponse()
     invoice = invoices.invoices.add(id="inv_1", number="MS-2026-0001", customer_id="cus_1", state=3, total=rupees(1499))
+    invoice.period.start_time.FromJsonString("2026-01-31T18:30:00Z")
+    invoice.period.end_time.FromJsonString("2026-02-28T18:30:00Z")
     invoice.lines.add(id="1", description="Base fee", amount=rupees(499))
     invoice.lines.add(id="2", description="Requests", amount=rupees(1000))
     services["billing"].answer("ListInvoices", invoices)
@@ -82,6 +85,30 @@ def test_the_dashboard_shows_what_the_services_know(client: httpx.Client) -> Non
 
 
 @pytest.mark.usefixtures("populated")
+def test_periods_are_those_of_the_customers_time_zone(client: httpx.Client) -> None:
+    page = client.get("/billing").text
+    # 18:30 UTC is midnight of the next day in India.
+    assert ">2026-02-01</time> – <time" in page
+    assert ">2026-03-01</time>" in page
+    assert "Asia/Kolkata" in page
+
+
+def test_a_customer_beyond_the_first_page_is_asked_for(
+    client: httpx.Client, populated: dict[str, ServiceDouble]
+) -> None:
+    populated["billing"].answer("ListCustomers", customer_service_pb2.ListCustomersResponse())
+    populated["billing"].answer(
+        "GetCustomer", customer_service_pb2.Customer(id="cus_1", time_zone="Australia/Lord_Howe")
+    )
+    page = client.get("/billing").text
+    # 18:30 UTC is 05:30 of the next day there.
+    assert ">2026-02-01</time>" in page
+    assert "Australia/Lord_Howe" in page
+    populated["billing"].answer("GetCustomer", customer_service_pb2.Customer(id="cus_1", time_zone="Mars/Base"))
+    assert ">2026-01-31</time>" in client.get("/billing").text
+
+
+@pytest.mark.usefixtures("populated")
 def test_the_dashboard_shows_what_days_cost(client: httpx.Client, services: dict[str, ServiceDouble]) -> None:
     page = client.get("/billing").text
     # 1,200 + 34; what is older than a week is not shown.
@@ -116,10 +143,12 @@ def test_a_line_is_explained_back_to_its_events(client: httpx.Client, services: 
     event = explanation.events.add(id="log-1:17", source="accesslog", quantity=Decimal(value="1"), trace_id="ab" * 16)
     event.time.FromJsonString("2026-01-05T10:00:00Z")
     services["billing"].answer("ExplainInvoiceLine", explanation)
+    services["billing"].answer("GetInvoice", invoice_service_pb2.Invoice(id="inv_1", customer_id="cus_1"))
+    services["billing"].answer("GetCustomer", customer_service_pb2.Customer(id="cus_1", time_zone="Asia/Kolkata"))
     page = client.get("/billing/invoices/inv_1/lines/2").text
-    asked = services["billing"].last.request
+    (asked,) = [call.request for call in services["billing"].calls if call.method == "ExplainInvoiceLine"]
     assert (asked.invoice_id, asked.line_id) == ("inv_1", "2")
-    for shown in ("482 requests, of which 100 are included.", "log-1:17", "ab" * 16, "2026-01-05 10:00", "1 of 482"):
+    for shown in ("482 requests, of which 100 are included.", "log-1:17", "ab" * 16, "2026-01-05 15:30", "1 of 482"):
         assert shown in page, shown
     assert 'href="https://traces.example/4bf92f3577b34da6a3ce929d0e0e4736"' in page
 
