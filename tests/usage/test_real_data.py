@@ -1,11 +1,14 @@
 """Real data, metered with several meters each, against numbers that are counted here, without the service.
 
-Two LLM traces and three access logs (examples/, with their licences): 40,091 events. The sums that their publishers'
-rows give stand in examples/*/README.md and are compared as well, so that both countings would have to be wrong alike.
+Two LLM traces and three access logs (examples/, with their licences): 40,091 events, and calls from a seeded generator.
+What the publishers' rows add up to stands in examples/*/README.md and is compared as well, so that both countings would
+have to be wrong alike.
 """
 
 import csv
 import gzip
+import io
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -14,14 +17,20 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import grpc
 import pytest
+from calling import Caller
 from eventually import eventually
 from usage_harness import Client, event, utc
 
+from examples.calls.made_up_calls import calls, write
+from meterscope.callimport import create_meters
 from meterscope.usage.v1 import event_service_pb2 as events_pb
 from meterscope.usage.v1 import meter_service_pb2 as meters_pb
 from meterscope.usage.v1 import usage_service_pb2 as usage_pb
+from services.kit.channel import open_channel
 from services.kit.settings import read
+from services.usage.__main__ import build_server
 from services.usage.settings import Settings
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -70,6 +79,19 @@ METERS = (
 def settings(environment: dict[str, str]) -> Settings:
     """The oldest of the data is of May 2015."""
     return read(Settings, environment | {"METERSCOPE_USAGE_ACCEPT_DAYS": "20000"})
+
+
+@pytest.fixture(scope="module")
+def channel(migrated: Settings) -> Iterator[grpc.Channel]:
+    server = build_server(migrated)
+    with open_channel(f"127.0.0.1:{server.start()}", migrated.kit) as channel:
+        yield channel
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def client(channel: grpc.Channel) -> Client:
+    return Client.on(channel)
 
 
 def rows(service: str) -> Iterator[tuple[datetime, int, int]]:
@@ -236,3 +258,44 @@ def windows(
     """What the service says, by the windows' starts."""
     answer = client.query(customer, meter, *span, window=window)
     return {each.start_time.ToDatetime(UTC): int(each.value.value) for each in answer.windows}
+
+
+# 100,000 take a minute: METERSCOPE_TEST_CALLS=100000.
+CALLS = int(os.environ.get("METERSCOPE_TEST_CALLS", "10000"))
+SEED, MALFORMED, KEYS, FILE_ROWS = 4, 0.01, 10, 10_000
+CALL_MONTH = (utc(2026, 10, 1), utc(2026, 11, 1))
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.timeout(600)
+def test_made_up_calls_are_metered_exactly(client: Client, channel: grpc.Channel) -> None:
+    """Made up by a seeded generator (examples/calls): what it says that it made is what the meters must say."""
+    create_meters(channel)
+    client.meters.CreateMeter(
+        meters_pb.CreateMeterRequest(
+            meter=meters_pb.Meter(
+                id="countries", event_type="call.record", aggregation=meters_pb.AGGREGATION_UNIQUE, attribute="country"
+            )
+        )
+    )
+    customers = {key: client.put_customer(keys=[key]) for key in (f"made-up-{number}" for number in range(1, KEYS + 1))}
+    made = list(calls(SEED, CALLS, malformed=MALFORMED, customers=KEYS))
+    good = [call for call in made if not call.spoilt]
+
+    accepted = rejected = 0
+    for first in range(0, CALLS, FILE_ROWS):
+        file = io.StringIO(newline="")
+        write(iter(made[first : first + FILE_ROWS]), file)
+        answer = Caller(channel).send(file.getvalue())
+        accepted, rejected = accepted + answer.accepted, rejected + answer.rejected
+    assert (accepted, rejected) == (len(good), CALLS - len(good))
+
+    eventually(lambda: sum(client.total(each, "calls", *CALL_MONTH) for each in customers.values()) == len(good))
+    for key, customer in customers.items():
+        mine = [call for call in good if call.customer == key]
+        expected = {
+            "calls": len(mine),
+            "call_seconds": sum(call.billable for call in mine),
+            "countries": len({call.country for call in mine if call.country}),
+        }
+        assert {meter: client.total(customer, meter, *CALL_MONTH) for meter in expected} == expected
