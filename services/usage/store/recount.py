@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from services.usage.store import states
 from services.usage.store.counted import COUNTED
 from services.usage.store.customers import PERIOD_END, PERIOD_START
-from services.usage.store.rollup import Turn
+from services.usage.store.rollup import PLAN_FREELY, PLAN_TO_HASH, Turn
 from services.usage.store.states import BUCKET, COUNTS, DIGEST, SEAL, TX
 
 _IN_TURN: Final = f"generation = :generation AND tx >= {TX.format('last')} AND tx < {TX.format('upto')}"
@@ -45,6 +45,8 @@ _SPAN_SLICES: Final = sa.text(
     """  # noqa: S608
 )
 _END_SPANS: Final = sa.text("DELETE FROM spans")
+# The planner takes a temporary table for a large one, and would read all events there are.
+_KNOW_SPANS: Final = sa.text("ANALYZE spans")
 _KEY: Final = "customer, meter, start_time, seal, group_key"
 _EMPTY_BUCKETS: Final = tuple(
     sa.text(
@@ -218,7 +220,10 @@ def set_spans(conn: sa.Connection, turn: Turn) -> None:
 
 
 def _set_buckets(conn: sa.Connection, turn: Turn) -> None:
+    conn.execute(_KNOW_SPANS)
+    conn.execute(PLAN_TO_HASH)
     for statement in _EMPTY_BUCKETS:
         conn.execute(statement)
     conn.execute(_FILL_BUCKETS, turn.parameters())
     conn.execute(_FILL_VALUES, turn.parameters())
+    conn.execute(PLAN_FREELY)

@@ -47,8 +47,8 @@ _TEMPORARY: Final = (
     """,
 )
 # The planner's statistics are behind what was just stored: it expects a handful of rows, and would sort them all.
-_PLAN_TO_HASH: Final = sa.text("SELECT set_config('enable_sort', 'off', true), set_config('work_mem', '64MB', true)")
-_PLAN_FREELY: Final = sa.text("SET LOCAL enable_sort = on")
+PLAN_TO_HASH: Final = sa.text("SELECT set_config('enable_sort', 'off', true), set_config('work_mem', '64MB', true)")
+PLAN_FREELY: Final = sa.text("SET LOCAL enable_sort = on")
 _HORIZON: Final = sa.text("SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)")
 # Asked before the horizon is: whoever holds that back began before this instant.
 _OLDEST_WRITER: Final = sa.text(
@@ -357,10 +357,10 @@ def begin(conn: sa.Connection, most: int, density: int = MAX_EVENTS_A_TRANSACTIO
 def add(conn: sa.Connection, turn: Turn) -> Taken:
     """Add the turn's events to the totals."""
     kinds = conn.execute(_KINDS, turn.parameters()).one()
-    conn.execute(_PLAN_TO_HASH)
+    conn.execute(PLAN_TO_HASH)
     if kinds.plain:
         conn.execute(_AGGREGATE, turn.parameters())
-    conn.execute(_PLAN_FREELY)
+    conn.execute(PLAN_FREELY)
     if kinds.plain and conn.execute(_TOUCHES_EDGES).scalar_one():
         conn.execute(_CUT_AT_EDGES, turn.parameters())
     if kinds.rich:
