@@ -409,6 +409,11 @@ class TestFiles:
         error = refused(caller.stub.ImportCallRecords, iter(requests), timeout=10)
         assert error.details().startswith("source: ")
 
+    def test_a_file_without_a_header_is_refused_without_its_numbers(self, caller: Caller, customer: str) -> None:
+        error = refused(caller.send, self.ROWS, customer_id=customer)
+        assert "'+4420…'" in error.details()
+        assert LONDON not in error.details()
+
     @pytest.mark.parametrize("text", ["just words\n" * 3, "\ufffe".encode("utf-16-le").decode("latin-1")])
     def test_what_is_no_csv_is_refused(self, caller: Caller, customer: str, text: str) -> None:
         error = refused(caller.send, text.encode("latin-1"), customer_id=customer)

@@ -28,6 +28,7 @@ _SAMPLE_ROWS: Final = 200
 _REMEMBERED: Final = 100_000
 _WORD: Final = re.compile(r"[^a-z0-9]+")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_LONG_NUMBER: Final = re.compile(r"(\d{4})\d{2,}")
 _UNIQUE_ID: Final = re.compile(r"(?:[\w.-]+-)?\d{9,}\.\d+", re.ASCII)
 _CHANNEL_SUFFIX: Final = re.compile(r"-[0-9a-fA-F]{4,}(?:;\d)?$")
 
@@ -366,7 +367,8 @@ def _places(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, int]:
 
 
 def _shown(columns: Sequence[str]) -> str:
-    return ", ".join(repr(name[:32]) for name in columns[:20])
+    """Return columns for an error, which may be logged: of a file without a header they are numbers, cut to prefixes."""
+    return ", ".join(repr(_LONG_NUMBER.sub(r"\1…", name[:32])) for name in columns[:20])
 
 
 def _clean(text: str) -> str:

@@ -136,7 +136,9 @@ class Calls:
             )
         started = time.perf_counter()
         try:
-            with _tracer.start_as_current_span("read call records", record_exception=False):
+            with _tracer.start_as_current_span(
+                "read call records", record_exception=False, set_status_on_exception=False
+            ):
                 rows = Rows(csv_rows.lines(chunks, encoding), delimiter)
                 file = CallFile(iter(rows), options, numbers)
                 report = Report(file.layout, rows.delimiter, file.times.form)
