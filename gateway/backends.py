@@ -16,7 +16,7 @@ from gateway.contract import Method
 from gateway.settings import Settings
 from gateway.upload import Upload
 from services.kit import logs, telemetry
-from services.kit.channel import CHANNEL_OPTIONS
+from services.kit.channel import CHANNEL_OPTIONS, identified
 from services.kit.interceptors import DURATION_BOUNDARIES, REQUEST_ID_HEADER
 
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
@@ -83,7 +83,7 @@ class Backends:
             response_deserializer=method.response.FromString,
         )
         with self._observed(method):
-            return await call(request, timeout=seconds or self._deadline, metadata=self._metadata())
+            return await call(identified(request), timeout=seconds or self._deadline, metadata=self._metadata())
 
     async def stream(self, method: Method, requests: AsyncIterator[Message]) -> Any:
         """Call a method that takes a stream, and return its answer. A request is fetched once the one before is sent.

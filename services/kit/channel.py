@@ -3,10 +3,14 @@
 import time
 import uuid
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import grpc
 import orjson
+from google.api import field_behavior_pb2
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
 from opentelemetry import metrics, trace
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -17,8 +21,8 @@ from services.kit.server import MAX_MESSAGE_BYTES
 
 DEFAULT_DEADLINE_SECONDS: Final = 10.0
 
-# Every method that changes something takes a request_id or an identity of its own, and UNAVAILABLE promises that
-# nothing was acknowledged: sending again is safe.
+# UNAVAILABLE promises that nothing was acknowledged, not that nothing was done. Sending again is safe all the same: each
+# method that changes something takes an identity of its own, or a request_id, which `identified` gives where none was.
 _SERVICE_CONFIG: Final = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
@@ -84,7 +88,7 @@ class Outgoing(grpc.UnaryUnaryClientInterceptor):
         with trace.use_span(span, end_on_exit=False):
             details = self._details(client_call_details)
             started = time.perf_counter()
-            call = continuation(details, request)
+            call = continuation(details, identified(request))
 
         def end(done: Any) -> None:
             code = done.code().name
@@ -105,6 +109,30 @@ class Outgoing(grpc.UnaryUnaryClientInterceptor):
             metadata.append(("authorization", f"Bearer {self._token}"))
         timeout = given.timeout if given.timeout is not None else DEFAULT_DEADLINE_SECONDS
         return _Details(given.method, timeout, metadata, given.credentials, given.wait_for_ready, given.compression)
+
+
+def identified(request: Any) -> Any:
+    """Return a request that may be sent several times: with a request_id, if its message has one that is empty.
+
+    The request itself stays as it is: used for another call it is another request. A request_id that the contract
+    demands is the caller's to choose, who may send it again later: without one the service refuses the call.
+    """
+    is_known = isinstance(request, Message) and _may_lack_id(request.DESCRIPTOR)
+    if not is_known or request.request_id:
+        return request
+    copy = type(request)()
+    copy.CopyFrom(request)
+    copy.request_id = str(uuid.uuid4())
+    return copy
+
+
+@cache
+def _may_lack_id(descriptor: Descriptor) -> bool:
+    field = descriptor.fields_by_name.get("request_id")
+    if field is None:
+        return False
+    behaviours = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+    return field_behavior_pb2.REQUIRED not in behaviours
 
 
 def open_channel(address: str, settings: KitSettings) -> grpc.Channel:
