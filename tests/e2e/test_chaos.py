@@ -32,7 +32,9 @@ KINDS = ("postgres", "valkey", *SERVICES, *(f"{name}-worker" for name in SERVICE
 KILLS_OF_EACH = 3
 LEAST_EVENTS = 200_000
 BATCH = 250
-SENDERS = 4
+SENDERS = 8
+# Of the calls, sent again though they were acknowledged.
+RESENT = 0.05
 CUSTOMERS = 40
 START = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
 
@@ -48,12 +50,14 @@ class Sender(threading.Thread):
     daemon: bool = True
     sent: int = 0
     retries: int = 0
+    resent: int = 0
     in_flight: bool = False
     acknowledged: list[int] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__(daemon=True)
+        self.chance = random.Random(self.number)
 
     def __hash__(self) -> int:
         return self.number
@@ -62,12 +66,18 @@ class Sender(threading.Thread):
         with grpc.insecure_channel(self.address) as channel:
             stub = event_service_pb2_grpc.EventServiceStub(channel)
             while not self.stopping.is_set():
+                if self.acknowledged and self.chance.random() < RESENT:
+                    # What was acknowledged is known, whatever was killed since: every event is a duplicate.
+                    again = self.send(stub, self.chance.choice(self.acknowledged))
+                    if again.duplicate != BATCH:
+                        self.refused.append(f"{again.accepted} of a batch that was acknowledged counted again")
+                    self.resent += 1
                 first = (len(self.acknowledged) * SENDERS + self.number) * BATCH
                 self.send(stub, first)
                 self.acknowledged.append(first)
                 self.sent += BATCH
 
-    def send(self, stub: event_service_pb2_grpc.EventServiceStub, first: int) -> None:
+    def send(self, stub: event_service_pb2_grpc.EventServiceStub, first: int) -> event_service_pb2.IngestEventsResponse:
         request = event_service_pb2.IngestEventsRequest(
             events=[event(number) for number in range(first, first + BATCH)]
         )
@@ -85,7 +95,7 @@ class Sender(threading.Thread):
                 self.in_flight = False
             if response.accepted + response.duplicate != BATCH:
                 self.refused.append(str(response.results[:1]))
-            return
+            return response
 
 
 def event(number: int) -> event_service_pb2.Event:
@@ -126,8 +136,11 @@ def test_nothing_acknowledged_is_lost_or_counted_twice_whatever_is_killed(up: Ru
     assert [reason for sender in senders for reason in sender.refused] == []
     batches = sorted(first for sender in senders for first in sender.acknowledged)
     assert len(batches) * BATCH >= LEAST_EVENTS
+    resent = sum(sender.resent for sender in senders)
+    assert resent > 0
     print(
-        f"\n{len(batches) * BATCH:,} events, {sum(kills.values())} kills, {sum(s.retries for s in senders)} calls retried"
+        f"\n{len(batches) * BATCH:,} events from {SENDERS} clients, {sum(kills.values())} kills, "
+        f"{sum(sender.retries for sender in senders)} calls retried, {resent} batches sent again"
     )
     compare(up, customers, batches)
     # What was acknowledged is known: sent once more, every event is a duplicate and the totals stay.
