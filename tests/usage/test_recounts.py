@@ -181,7 +181,7 @@ class _Run:
 
 
 def test_a_recount_that_dies_goes_on_where_it_was(client: Client, database: Database) -> None:
-    """In slices of two events, killed in front of every transaction in turn, it counts each event once."""
+    """In slices of four events, killed in front of every transaction in turn, it counts each event once."""
     customers = [client.put_customer() for _ in range(3)]
     for customer in customers:
         client.ingest(*[event(customer, time=MARCH + timedelta(minutes=20 * n)) for n in range(7)])
@@ -200,7 +200,7 @@ def test_a_recount_that_dies_goes_on_where_it_was(client: Client, database: Data
             number = recounts.begin(conn, stored.number, MARCH, datetime.now(UTC))
             assert number is not None
             assert recounts.begin(conn, stored.number, MARCH, datetime.now(UTC)) is None
-        job = Recounts(database, positions, lambda: datetime.now(UTC), events_a_slice=2)
+        job = Recounts(database, positions, lambda: datetime.now(UTC), events_a_slice=4)
         deaths, lives = 0, 0
         while True:
             try:

@@ -168,8 +168,10 @@ class Pump:
 
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
-            if self.turns[self.pace].turn() is None:
-                stop.wait(0.002)
+            turn = self.turns[self.pace].turn()
+            # A turn is a transaction itself: there would always be one more to take in.
+            if turn is None or turn.as_of is not None:
+                stop.wait(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -233,14 +235,12 @@ def recount(database: Database, positions: Positions, name: str) -> None:
         assert stored is not None
         number = recounts.begin(conn, stored.number, START, END)
     assert number is not None
-    Recounts(database, positions, lambda: datetime.now(UTC), events_a_slice=3).run(cast("Job", _Run(number)))
+    Recounts(database, positions, lambda: datetime.now(UTC), events_a_slice=20).run(cast("Job", _Run(number)))
 
 
-def check(client: Client, customer: str, events: Sequence[Happened]) -> None:
+def check(client: Client, customer: str, events: Sequence[Happened], names: Sequence[str] = NAMES) -> None:
     """Compare totals, days and groups with the model."""
-    for name in NAMES:
-        answer = client.query(customer, name, START, END)
-        assert (Decimal(answer.total.value) if answer.HasField("total") else None) == value(name, events), name
+    for name in names:
         grouped = name.endswith("rich")
         found = client.usage.QueryUsage(
             pb.QueryUsageRequest(
@@ -252,6 +252,7 @@ def check(client: Client, customer: str, events: Sequence[Happened]) -> None:
                 group_by=["zone"] if grouped else [],
             )
         )
+        assert (Decimal(found.total.value) if found.HasField("total") else None) == value(name, events), name
         shown = {
             (window.start_time.ToDatetime(UTC), window.group.get("zone")): Decimal(window.value.value)
             for window in found.windows
@@ -281,7 +282,7 @@ def expected_seal(events: Sequence[Happened], names: Sequence[str]) -> dict[str,
 
 
 @pytest.mark.usefixtures("meters")
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(streams())
 def test_totals_are_those_of_the_model(client: Client, pump: Pump, database: Database, stream: Stream) -> None:
     pump.pace = stream.pace
@@ -307,7 +308,7 @@ def test_totals_are_those_of_the_model(client: Client, pump: Pump, database: Dat
     assert of_seal(sealed) == expected_seal(early, sorted(of_seal(sealed)))
     check(client, customer, stream.events)
     recount(database, pump.positions, stream.recounted)
-    check(client, customer, stream.events)
+    check(client, customer, stream.events, [stream.recounted])
 
     for number in stream.cancelled:
         cancel(client, sent[number])

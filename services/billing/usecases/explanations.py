@@ -70,6 +70,6 @@ class Explanations:
 
 def _explained(event: event_service_pb2.Event, meter: meter_service_pb2.Meter) -> pb.ExplainedEvent:
     adds = decimal_to_proto(Decimal(1))
-    if meter.aggregation == meter_service_pb2.AGGREGATION_SUM:
+    if meter.quantity:
         adds = event.quantities[meter.quantity] if meter.quantity in event.quantities else decimal_to_proto(Decimal(0))
     return pb.ExplainedEvent(id=event.id, source=event.source, time=event.time, quantity=adds, trace_id=event.trace_id)

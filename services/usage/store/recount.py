@@ -79,17 +79,18 @@ _FILL_VALUES: Final = sa.text(
     FROM ({states.events(f"{_FOUND} AND m.aggregation = 'UNIQUE'", start=BUCKET, seal=SEAL)}) AS u
     """  # noqa: S608
 )
-# Ranges of whole periods, of customers.
+# Ranges of whole periods of customers, of one meter or (null) of all.
 _CHANGED: Final = f"""
     ranges AS MATERIALIZED (
-        SELECT customer, min(recount_from) AS start_time, CAST('infinity' AS timestamptz) AS end_time
+        SELECT customer, CAST(NULL AS integer) AS meter, min(recount_from) AS start_time,
+               CAST('infinity' AS timestamptz) AS end_time
         FROM changes WHERE {_IN_TURN} AND recount_from IS NOT NULL GROUP BY customer
     )
 """  # noqa: S608
 _OF_SPAN: Final = {"customer": "c.number", "zone": "c.time_zone"}
 _SPANNED: Final = f"""
     ranges AS MATERIALIZED (
-        SELECT DISTINCT s.customer, {PERIOD_START.format(instant="s.start_time", **_OF_SPAN)} AS start_time,
+        SELECT DISTINCT s.customer, s.meter, {PERIOD_START.format(instant="s.start_time", **_OF_SPAN)} AS start_time,
                {PERIOD_END.format(instant="(s.end_time - interval '1 microsecond')", **_OF_SPAN)} AS end_time
         FROM spans AS s JOIN customers AS c ON c.number = s.customer
     )
@@ -109,17 +110,19 @@ _EMPTY_PERIODS: Final = sa.text(
         generation = CAST(:generation AS integer), position = {TX.format("upto")}
     FROM ranges AS r
     WHERE t.customer = r.customer AND t.period_start >= r.start_time AND t.period_start < r.end_time
+        AND (r.meter IS NULL OR r.meter = t.meter)
     """  # noqa: S608
 )
 _OF_BUCKET: Final = PERIOD_START.format(customer="b.customer", zone="c.time_zone", instant="b.start_time")
 _PERIOD_KEY: Final = "customer, meter, period_start, seal, group_key"
 _PLACES: Final = f"""
     places AS MATERIALIZED (
-        SELECT b.customer, b.start_time, {_OF_BUCKET} AS period_start
+        SELECT b.customer, b.meter, b.start_time, {_OF_BUCKET} AS period_start
         FROM (
-            SELECT DISTINCT t.customer, t.start_time FROM ranges AS r
+            SELECT DISTINCT t.customer, t.meter, t.start_time FROM ranges AS r
             JOIN bucket_totals AS t
                 ON t.customer = r.customer AND t.start_time >= r.start_time AND t.start_time < r.end_time
+                    AND (r.meter IS NULL OR r.meter = t.meter)
         ) AS b
         JOIN customers AS c ON c.number = b.customer
     )
@@ -127,7 +130,7 @@ _PLACES: Final = f"""
 # Periods may be those of a later change already, whose own turn is still to come: then one that begins earlier is met.
 _FILL_PERIODS: Final = """
     WITH {ranges}, {places}, placed AS (
-        SELECT b.*, p.period_start FROM bucket_totals AS b JOIN places AS p USING (customer, start_time)
+        SELECT b.*, p.period_start FROM bucket_totals AS b JOIN places AS p USING (customer, meter, start_time)
     )
     INSERT INTO period_totals ({key}, group_values, {state}, generation, position)
     SELECT {key}, group_values, {merged}, CAST(:generation AS integer), {upto}
@@ -139,7 +142,7 @@ _FILL_UNIQUES: Final = """
     WITH {ranges}, {places}, once AS (
         SELECT DISTINCT ON (v.customer, v.meter, p.period_start, v.digest) v.customer, v.meter, p.period_start, v.seal,
                v.group_key
-        FROM bucket_values AS v JOIN places AS p USING (customer, start_time)
+        FROM bucket_values AS v JOIN places AS p USING (customer, meter, start_time)
         ORDER BY v.customer, v.meter, p.period_start, v.digest, v.seal, v.group_key
     ), counted AS (
         SELECT {key}, count(*) AS count FROM once GROUP BY {key}
@@ -168,6 +171,7 @@ _MOVE_SPANNED: Final = sa.text(
     FROM ranges AS r
     JOIN customers AS c ON c.number = r.customer
     JOIN period_totals AS t ON t.customer = r.customer AND t.period_start >= r.start_time AND t.period_start < r.end_time
+        AND (r.meter IS NULL OR r.meter = t.meter)
     """  # noqa: S608
 )
 
