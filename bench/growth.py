@@ -1,0 +1,159 @@
+"""How the cost of a batch grows with customers, and with the rows that lie behind it.
+
+For each number of customers (`--customers`, several) and of rows (`--rows`, several) on a fresh database: events of the
+last 60 days are put behind it with their identities and totals, in SQL; then batches of 1,000 are sent as bench.ingest
+sends them, and the rollup is waited for. Printed and saved are the seconds and the processor's seconds of servers, worker
+and PostgreSQL for 1,000 events, and how long the rollup was behind the last answer. bench/results/growth.json.
+"""
+
+import argparse
+import statistics
+import time
+from typing import Any
+
+import psutil
+import psycopg
+
+from bench import load, machine
+from bench.usage_stack import EVENT_TYPE, UsageStack, running
+
+BATCH = 1_000
+CALLERS = 8
+# Rows in one statement: well below the service's own limits, as all is under a superuser without any.
+_STRETCH = 1_000_000
+# Identities are random, as digests are; days are spread over two months, as a table of that age has them.
+_KEYS = """
+INSERT INTO event_keys (customer, digest, content, time)
+SELECT e.customer, e.digest, gen_random_uuid(), e.time FROM events_of_bench AS e
+"""
+_EVENTS = f"""
+CREATE TEMPORARY TABLE events_of_bench AS
+SELECT c.number AS customer, now() - (n %% 5184000) * interval '1 second' AS time, gen_random_uuid() AS digest, n
+FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS n
+JOIN (SELECT number, row_number() OVER (ORDER BY number) - 1 AS place FROM customers) AS c
+    ON c.place = n %% (SELECT count(*) FROM customers);
+INSERT INTO events (customer, time, digest, tx, seal, received, generation, sampled, id, source, type, quantities,
+                    attributes)
+SELECT customer, time, digest, %(tx)s::text::xid8, 0, time, 1, false, 'behind-' || n, 'bench/growth', '{EVENT_TYPE}',
+       jsonb_build_object('bytes', n %% 100000),
+       jsonb_build_object('path', '/v1/things/' || n %% 50, 'status', '200')
+FROM events_of_bench
+"""  # noqa: S608 - a constant
+_TOTALS = """
+INSERT INTO bucket_totals (customer, meter, start_time, seal, group_key, count, sum)
+SELECT e.customer, m.number, date_bin('15 minutes', e.time, '2000-01-01'), 0,
+       '00000000-0000-0000-0000-000000000000', count(*),
+       coalesce(sum(CASE WHEN m.aggregation = 'SUM' THEN n % 100000 END), 0)
+FROM events_of_bench AS e CROSS JOIN meters AS m GROUP BY 1, 2, 3
+ON CONFLICT (customer, meter, start_time, seal, group_key)
+DO UPDATE SET count = bucket_totals.count + excluded.count, sum = bucket_totals.sum + excluded.sum
+"""
+
+
+def main() -> None:
+    """Measure, print, save."""
+    arguments = _arguments()
+    found = []
+    for customers in arguments.customers:
+        for rows in arguments.rows:
+            with running(customers, servers=arguments.servers) as stack:
+                fill(stack, rows)
+                found.append({"customers": customers, "rows": rows, **measure(stack, customers, arguments)})
+            _show(found[-1])
+    path = machine.save(arguments.save, {"arguments": vars(arguments), "runs": found})
+    print(f"saved to {path.relative_to(path.parents[2])}")
+
+
+def fill(stack: UsageStack, rows: int) -> None:
+    """Put events behind it, counted already: their transaction lies before the rollup's place."""
+    started = time.perf_counter()
+    options = "-c search_path=usage -c synchronous_commit=off -c work_mem=256MB"
+    with psycopg.connect(stack.postgres.url("usage"), options=options, autocommit=True) as conn:
+        # Of the newest meter's transaction: both meters count it, and the rollup is past it.
+        (tx,) = conn.execute("SELECT CAST(max(from_tx) AS text) FROM meters").fetchall()[0]
+        for first in range(0, rows, _STRETCH):
+            with conn.transaction():
+                values = {"first": first, "last": min(first + _STRETCH, rows) - 1, "tx": tx}
+                for statement in _EVENTS.split(";\n"):
+                    conn.execute(statement, values)
+                conn.execute(_KEYS)
+                conn.execute(_TOTALS)
+                conn.execute("DROP TABLE events_of_bench")
+        conn.execute("VACUUM (ANALYZE) events, event_keys, bucket_totals")
+        conn.execute("CHECKPOINT")
+    print(f"{rows:,} rows put behind it in {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def measure(stack: UsageStack, customers: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Send batches in runs of a fifth of the events; return the figures of each run."""
+    calls = max(arguments.events // 5 // BATCH, 1)
+    load.send(load.Load(stack.address, load.requests("warm", 20, BATCH, customers), CALLERS))
+    _settle(stack)
+    seconds, processor, behind, latencies = [], [], [], []
+    for run in range(5):
+        requests = load.requests(f"g{run}-{time.time_ns()}", calls, BATCH, customers)
+        before = _processor_seconds(stack)
+        sent = load.send(load.Load(stack.address, requests, CALLERS))
+        if sent.accepted != calls * BATCH:
+            raise RuntimeError(f"{sent.accepted} of {calls * BATCH} events accepted")
+        behind.append(_settle(stack))
+        processor.append((_processor_seconds(stack) - before) / calls)
+        seconds.append(sent.seconds / calls)
+        latencies.append(statistics.median(sent.latencies))
+    return {
+        "events": 5 * calls * BATCH,
+        "seconds_per_batch": seconds,
+        "processor_seconds_per_batch": processor,
+        "median_latency_seconds": latencies,
+        "rollup_seconds_behind": behind,
+    }
+
+
+def _processor_seconds(stack: UsageStack) -> float:
+    """Return what servers, worker and PostgreSQL have used so far, ended children of theirs included."""
+    spent = 0.0
+    for pid in (*(process.pid for process in stack.processes.values()), stack.postgres.pid):
+        process = psutil.Process(pid)
+        for each in (process, *process.children(recursive=True)):
+            times = each.cpu_times()
+            spent += times.user + times.system
+        ended = process.cpu_times()
+        spent += ended.children_user + ended.children_system
+    return spent
+
+
+def _settle(stack: UsageStack) -> float:
+    """Wait until the rollup has counted all that was acknowledged; return how many seconds that took."""
+    started = time.perf_counter()
+    query = "SELECT NOT EXISTS (SELECT 1 FROM usage.events WHERE tx >= (SELECT min(last) FROM usage.rollups))"
+    with psycopg.connect(stack.postgres.url("usage"), autocommit=True) as conn:
+        while conn.execute(query).fetchone() != (True,):
+            time.sleep(0.02)
+    return time.perf_counter() - started
+
+
+def _show(run: dict[str, Any]) -> None:
+    batch, processor = (
+        statistics.median(run["seconds_per_batch"]),
+        statistics.median(run["processor_seconds_per_batch"]),
+    )
+    print(
+        f"{run['customers']:,} customers, {run['rows']:,} rows behind: {batch * 1e3:.1f} ms a batch of {BATCH:,} "
+        f"({BATCH / batch:,.0f} events/s), {processor * 1e3:.1f} ms of processor, "
+        f"rolled up {max(run['rollup_seconds_behind']):.2f} s behind the last answer at most",
+        flush=True,
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench.growth", description=__doc__)
+    parser.add_argument("--customers", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--rows", type=int, nargs="+", default=[0], help="events behind it")
+    parser.add_argument("--events", type=int, default=1_000_000, help="events that are sent")
+    parser.add_argument("--servers", type=int, default=2, help="server processes on one port")
+    parser.add_argument("--save", default="growth", help="name of the result")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
