@@ -135,6 +135,19 @@ def create(
     _print(made, as_json=as_json)
 
 
+@meters.command()
+@click.argument("meter")
+@calling.usage
+@options.data_dir
+@calling.token
+@calling.as_json
+def archive(meter: str, *, address: str | None, data_dir: Path, token: str | None, as_json: bool) -> None:
+    """Have METER count no event that is taken in from now on. Its totals stay. Again, it changes nothing."""
+    with calling.usage_channel(address, data_dir, token) as channel:
+        found = meter_service_pb2_grpc.MeterServiceStub(channel).ArchiveMeter(pb.ArchiveMeterRequest(meter_id=meter))
+    _print(found, as_json=as_json)
+
+
 def _filter(text: str) -> pb.MeterFilter:
     one_of = _ONE_OF.fullmatch(text)
     if one_of:

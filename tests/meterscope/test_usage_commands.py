@@ -128,6 +128,14 @@ def test_a_meter_is_made_listed_and_shown(run: Meterscope) -> None:
     assert "if status in 200,304 and bytes_kind exists and ms>=1.5, by region" in words
 
 
+def test_a_meter_is_archived_once_and_stays_archived(run: Meterscope) -> None:
+    assert run("meters", "create", "old", "--event-type", "other").exit_code == 0
+    first, again = (json.loads(run("meters", "archive", "old", "--json").stdout) for _ in range(2))
+    assert first["archive_time"] == again["archive_time"] is not None
+    assert any("old" in line and "archived" in line for line in run("meters", "list").stdout.splitlines())
+    assert run("meters", "archive", "nothing").exit_code == 1
+
+
 @pytest.mark.usefixtures("meters")
 def test_what_the_service_refuses_is_an_error_of_the_command(run: Meterscope) -> None:
     again = run("meters", "create", "requests", "--event-type", "other")
