@@ -9,7 +9,9 @@ RUN python -m venv /opt/meterscope \
  && /opt/meterscope/bin/pip install --no-cache-dir --constraint constraints.txt .
 
 FROM python:3.11-slim-bookworm
-RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin meterscope
+# /state is where docker-compose.yml mounts the collector's volume first, so that it gets this owner.
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin meterscope \
+ && install --directory --owner 10001 /state
 COPY --from=build /opt/meterscope /opt/meterscope
 ENV PATH=/opt/meterscope/bin:$PATH PYTHONUNBUFFERED=1
 USER 10001

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check bench chaos proto proto-baseline environment constraints format clean
+.PHONY: help setup demo test check bench chaos stack stack-build stack-validate stack-demo e2e proto proto-baseline environment constraints format clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -25,6 +25,21 @@ test: setup ## Run the tests against real PostgreSQL, Valkey, gRPC servers and w
 
 chaos: setup ## Kill every kind of process during ingest and count what is left (minutes).
 	@$(BIN)/python -m pytest -m chaos --timeout 900 $(TEST_ARGS)
+
+stack: stack-build ## Run the real collector, Prometheus, Jaeger and Loki on loopback, without containers.
+	@$(BIN)/python scripts/stack.py run $(STACK_ARGS)
+
+stack-build: setup ## Build those programs into the user's cache, once (needs Go; minutes).
+	@$(BIN)/python scripts/stack.py build
+
+stack-validate: stack-build ## Let each of them check its configuration, overlays included.
+	@$(BIN)/python scripts/stack.py validate
+
+stack-demo: stack-build ## Run the main job through the stack and say where to look.
+	@$(BIN)/python scripts/stack.py demo $(STACK_ARGS) -- $(DEMO_ARGS)
+
+e2e: stack-build ## Test every signal on the real stack.
+	@$(BIN)/python -m pytest tests/stack -m stack --timeout 300 $(TEST_ARGS)
 
 check: setup ## Lint, types, import rules, proto lint, compatibility and drift, secrets.
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }

@@ -1,6 +1,8 @@
-"""docker-compose.yml cannot be run without an engine; what can be read off it is held here."""
+"""docker-compose.yml cannot be run without an engine; what can be read off it is held here, to `make stack` as well."""
 
 import re
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +10,27 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "scripts"))
+import stack_running  # noqa: E402 - the scripts are no package
+
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = [f"{name}{suffix}" for name in ("usage", "billing", "payments", "alerts") for suffix in ("", "-worker")] + [
     "gateway"
 ]
-# Images without a shell or a client to ask with: their readiness is not waited for.
-UNASKED = {"otel-collector", "jaeger", "loki"}
+# Ends before the others start.
+ONCE = {"otel-collector-data"}
+# An image without a shell or a client to ask with: its readiness is not waited for.
+UNASKED = {"otel-collector"}
+# The stack's programs as docker-compose.yml names them, and in programs.toml.
+SAME = {"otelcol": "otel-collector", "prometheus": "prometheus", "jaeger": "jaeger", "loki": "loki"}
+PINS = tomllib.loads((ROOT / "otel-collector/programs.toml").read_text())
+PLAN = {program.name: program for program in stack_running.plan(Path("/data"), stack_running.Ports())}
 
 
 def test_every_process_and_server_is_there() -> None:
     others = {"postgres", "valkey", "otel-collector", "prometheus", "jaeger", "loki", "grafana"}
-    assert set(SERVICES) == {*OURS, *others}
+    assert set(SERVICES) == {*OURS, *others, *ONCE}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -27,7 +38,7 @@ def test_a_container_is_pinned_bounded_and_not_root(name: str) -> None:
     service = SERVICES[name]
     assert re.search(r":v?\d+\.\d+", service["image"])
     assert service["mem_limit"]
-    assert name in UNASKED or service["healthcheck"]["test"]
+    assert name in UNASKED | ONCE or service["healthcheck"]["test"]
     if "build" not in service:
         assert service["user"] not in {"root", "0"}
     assert "USER 10001" in (ROOT / "Dockerfile").read_text()
@@ -56,7 +67,85 @@ def test_our_processes_start_modules_that_are_there(name: str) -> None:
 
 
 def test_the_collectors_pipelines_name_parts_that_are_defined() -> None:
-    config = yaml.safe_load((ROOT / "otel-collector/collector.yaml").read_text())
+    config = configuration("collector.yaml")
     for pipeline in config["service"]["pipelines"].values():
         for kind in ("receivers", "processors", "exporters"):
-            assert set(pipeline[kind]) <= set(config[kind])
+            assert set(pipeline.get(kind, [])) <= {*config[kind], *config["connectors"]}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_containers_are_the_releases_that_the_stack_builds(name: str) -> None:
+    release = SERVICES[SAME[name]]["image"].split(":")[1].removeprefix("v")
+    assert release == PINS[name]["release"]
+
+
+def test_the_collector_is_built_of_one_release() -> None:
+    text = (ROOT / "otel-collector/builder.yaml").read_text()
+    assert set(
+        re.findall(
+            r"gomod: \S+/(?:opentelemetry-collector-contrib|exporter|receiver|processor|connector)\S* (\S+)", text
+        )
+    ) == {PINS["otelcol"]["version"]}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_containers_and_the_stack_read_the_same_file(name: str) -> None:
+    mounted = [volume.split(":") for volume in SERVICES[SAME[name]]["volumes"] if volume.startswith("./")]
+    assert len(mounted) == 1
+    ours, inside = mounted[0][:2]
+    option = re.compile(r"--?config(?:\.file)?=")
+    read_by_stack = [option.sub("", argument) for argument in PLAN[name].arguments if option.match(argument)]
+    read_by_container = [
+        option.sub("", argument) for argument in SERVICES[SAME[name]]["command"] if option.match(argument)
+    ]
+    assert read_by_stack == [str(ROOT / ours)]
+    assert read_by_container == [inside]
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_containers_and_the_stack_give_the_same_options(name: str) -> None:
+    def chosen(arguments: list[str]) -> list[str]:
+        return [
+            part
+            for part in arguments
+            if not re.match(r"--?(config(\.file)?|storage\.tsdb\.path|web\.listen-address)=", part)
+        ]
+
+    assert chosen(SERVICES[SAME[name]]["command"]) == chosen(list(PLAN[name].arguments))
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_what_containers_and_the_stack_set_is_what_the_file_reads(name: str) -> None:
+    mounted = next(volume.split(":")[0] for volume in SERVICES[SAME[name]]["volumes"] if volume.startswith("./"))
+    read = set(re.findall(r"\$\{(?:env:)?([A-Z_]+)", (ROOT / mounted).read_text()))
+    of_go = {"GOMEMLIMIT"}
+    assert set(SERVICES[SAME[name]].get("environment", {})) - of_go <= read
+    assert set(PLAN[name].environment) <= read
+
+
+def test_the_agent_redacts_as_the_collector_does() -> None:
+    assert (
+        configuration("agent.yaml")["processors"]["redaction"]
+        == configuration("collector.yaml")["processors"]["redaction"]
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["collector.yaml", "agent.yaml", *(f"overlays/{vendor}.yaml" for vendor in ("datadog", "newrelic", "elastic"))],
+)
+def test_every_exporter_queues_on_disk_and_never_gives_up(name: str) -> None:
+    for exporter in configuration(name)["exporters"].values():
+        assert exporter["sending_queue"]["storage"] == "file_storage"
+        assert exporter["sending_queue"]["batch"]
+        assert exporter["retry_on_failure"]["max_elapsed_time"] == 0
+
+
+@pytest.mark.parametrize("name", ["collector.yaml", "agent.yaml"])
+def test_queues_are_synced(name: str) -> None:
+    assert configuration(name)["extensions"]["file_storage"]["fsync"] is True
+
+
+def configuration(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "otel-collector" / name).read_text())
+    return found

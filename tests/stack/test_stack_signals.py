@@ -1,0 +1,142 @@
+"""One customer's usage, followed through the real stack: its trace and its metric."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from eventually import eventually
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.trace import StatusCode, Tracer, format_trace_id
+
+from tests.e2e.running import Running
+from tests.stack.conftest import RealStack
+from tests.usage.usage_harness import Client, event
+
+pytestmark = pytest.mark.stack
+
+INGEST = "meterscope.usage.v1.EventService/IngestEvents"
+RAISE = "meterscope.alerts.v1.AlertService/RaiseSignal"
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """A customer that sent two requests and so reached its limit of two."""
+
+    customer: str
+    trace_id: str
+
+
+@pytest.fixture(scope="module")
+def crossing(stack: RealStack, up: Running) -> Crossing:
+    with up.channel("usage") as channel:
+        client = Client.on(channel)
+        client.create_meter("requests")
+        customer = client.put_customer(limits={"requests": "2"}, thresholds=[100])
+        client.ingest(event(customer), event(customer))
+    (trace_id,) = eventually(lambda: stack.find_traces("usage", INGEST), seconds=60)
+    return Crossing(customer, trace_id)
+
+
+@pytest.fixture(scope="module")
+def tracer(stack: RealStack) -> Iterator[Tracer]:
+    """A tracer of the test's own whose spans go to the collector at once."""
+    provider = TracerProvider(resource=Resource.create({"service.name": "test-sender"}))
+    provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(endpoint=stack.endpoint, insecure=True)))
+    yield provider.get_tracer("tests")
+    provider.shutdown()
+
+
+def test_one_trace_leads_from_the_event_to_the_notification(stack: RealStack, crossing: Crossing) -> None:
+    wanted = [
+        ("usage", INGEST),
+        ("usage-worker", "threshold requests 100%"),
+        ("usage-worker", "send raise_signal"),
+        ("usage-worker", "process raise_signal"),
+        ("alerts", RAISE),
+        ("alerts-worker", "process deliver"),
+    ]
+
+    def arrived() -> bool:
+        return set(wanted) <= {
+            (span["service"], span["operationName"]) for span in stack.trace(crossing.trace_id).values()
+        }
+
+    eventually(arrived, seconds=60)
+    spans = stack.trace(crossing.trace_id)
+    # From the notification back to the call, parent by parent.
+    (span,) = [span for span in spans.values() if (span["service"], span["operationName"]) == wanted[-1]]
+    passed = [(span["service"], span["operationName"])]
+    while span["references"]:
+        (reference,) = [found for found in span["references"] if found["refType"] == "CHILD_OF"]
+        span = spans[reference["spanID"]]
+        passed.append((span["service"], span["operationName"]))
+    assert [step for step in reversed(passed) if step in wanted] == wanted
+
+
+def test_usage_is_in_prometheus_by_customer_and_by_tenant(stack: RealStack, crossing: Crossing) -> None:
+    query = f'billing_usage_increment_total{{customer_id="{crossing.customer}"}}'
+
+    def counted() -> bool:
+        # Two events of a counting meter.
+        return [sample["value"][1] for sample in stack.samples(query)] == ["2"]
+
+    eventually(counted, seconds=90)
+    (sample,) = stack.samples(query)
+    labels = sample["metric"]
+    assert labels["__name__"] == "billing_usage_increment_total"
+    assert (labels["tenant_id"], labels["metric_type"]) == (crossing.customer, "requests")
+    assert labels["job"] == "meterscope/usage-worker"
+
+
+@pytest.mark.usefixtures("crossing")
+def test_spans_are_counted_before_they_are_sampled(stack: RealStack) -> None:
+    calls = 'sum(traces_span_metrics_calls_total{service_name="usage", span_name="%s"})'
+    graph = 'traces_service_graph_request_total{client="usage-worker", server="alerts"}'
+    eventually(lambda: stack.samples(calls % INGEST), seconds=60)
+    eventually(lambda: stack.samples(graph), seconds=60)
+    # Asked for by the test itself, never kept: nothing fails, is slow or moves money there.
+    created = "meterscope.usage.v1.MeterService/CreateMeter"
+    eventually(lambda: stack.samples(calls % created), seconds=60)
+    assert stack.find_traces("usage", created) == []
+
+
+def test_errors_and_kept_traces_stay_and_the_rest_goes(stack: RealStack, tracer: Tracer) -> None:
+    with tracer.start_as_current_span("plain") as plain:
+        pass
+    with (
+        tracer.start_as_current_span("kept", attributes={"meterscope.keep": True}) as kept,
+        tracer.start_as_current_span("below the kept one"),
+    ):
+        pass
+    with tracer.start_as_current_span("failed") as failed:
+        failed.set_status(StatusCode.ERROR)
+    ids = [format_trace_id(span.get_span_context().trace_id) for span in (plain, kept, failed)]
+    # Decided in the order in which they came: when the last is there, the first has been decided too.
+    eventually(lambda: stack.trace(ids[2]), seconds=60)
+    eventually(lambda: len(stack.trace(ids[1])) == 2, seconds=60)
+    assert stack.trace(ids[0]) == {}
+
+
+def test_secrets_of_spans_do_not_pass_the_collector(stack: RealStack, tracer: Tracer) -> None:
+    secrets = {
+        "card": "paid with 4111 1111 1111 1111 today",
+        "mail": "ask jane.doe@example.com",
+        "key": "sk_test_4eC39HqLyjWDarjtT1zdp7dc",
+        "header": "Bearer abcdefghijklmnop",
+        "url": "postgresql://usage:hunter2@db/usage",
+        "db.password": "hunter2",
+    }
+    name = f"secrets {uuid.uuid4()}"
+    with tracer.start_as_current_span(name, attributes={**secrets, "plain": "inv_42", "meterscope.keep": True}) as span:
+        trace_id = format_trace_id(span.get_span_context().trace_id)
+    (found,) = eventually(lambda: stack.trace(trace_id), seconds=60).values()
+    tags = {tag["key"]: tag["value"] for tag in found["tags"]}
+    assert tags["plain"] == "inv_42"
+    assert tags["card"] == "paid with **** today"
+    assert tags["mail"] == "ask ****"
+    assert (tags["key"], tags["header"], tags["db.password"]) == ("****", "****", "****")
+    assert tags["url"] == "postgresql****db/usage"
