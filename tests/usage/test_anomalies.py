@@ -241,6 +241,7 @@ def test_a_spike_of_one_part_is_found_explained_and_told_once(
     assert parts["tool", "loop"].share_percent == 125.0
     assert "1440 bytes" in found.explanation
     assert "region=eu (100.0 %)" in found.explanation
+    assert 1 <= len(found.trace_ids) == len(set(found.trace_ids))
     # The number of requests is what it was: two an hour.
     assert list(found.other_meters) == []
     # By a factor of 3 it is none; on another meter neither.

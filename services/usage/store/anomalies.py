@@ -103,7 +103,8 @@ def attributes(conn: sa.Connection, customer: int, meter: int, window: Period) -
 def traces(conn: sa.Connection, customer: int, meter: int, window: Period) -> tuple[str, ...]:
     """Return traces of a window's events that are kept, the newest first, at most five."""
     asked = {"customer": customer, "meter": meter, "start": window.start, "end": window.end, "most": _MOST_TRACES}
-    return tuple(row.trace_id.hex for row in conn.execute(_TRACES, asked))
+    # One trace may have sent the events of two days.
+    return tuple(dict.fromkeys(row.trace_id.hex for row in conn.execute(_TRACES, asked)))
 
 
 def lock(conn: sa.Connection, customer: int) -> None:
