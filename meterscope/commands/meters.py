@@ -194,12 +194,19 @@ def _print(meter: pb.Meter, *, as_json: bool) -> None:
         "description": meter.description,
         "created": f"{calling.shown(meter.create_time)} UTC",
         "counts from": f"{calling.shown(meter.count_from)} UTC" if meter.HasField("count_from") else "",
+        "recount": _recount(meter.recount) if meter.HasField("recount") else "",
         "archived": f"{calling.shown(meter.archive_time)} UTC" if meter.HasField("archive_time") else "",
     }
     for name, value in rows.items():
         if value:
             table.add_row(name, value)
     calling.out().print(table)
+
+
+def _recount(job: pb.MeterRecount) -> str:
+    if job.state == pb.MeterRecount.STATE_DONE:
+        return f"done at {calling.shown(job.end_time)} UTC: {job.events_done:,} events"
+    return f"under way: {job.customers_done:,} of {job.customers_total:,} customers, {job.events_done:,} events"
 
 
 def _content(meter: pb.Meter) -> dict[str, Any]:
@@ -222,5 +229,13 @@ def _content(meter: pb.Meter) -> dict[str, Any]:
         "description": meter.description,
         "create_time": meter.create_time.ToJsonString(),
         "count_from": meter.count_from.ToJsonString() if meter.HasField("count_from") else None,
+        "recount": {
+            "state": pb.MeterRecount.State.Name(meter.recount.state).removeprefix("STATE_"),
+            "customers_done": meter.recount.customers_done,
+            "customers_total": meter.recount.customers_total,
+            "events_done": meter.recount.events_done,
+        }
+        if meter.HasField("recount")
+        else None,
         "archive_time": meter.archive_time.ToJsonString() if meter.HasField("archive_time") else None,
     }
