@@ -6,6 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from service_doubles import ServiceDouble
 
 from meterscope.usage.v1 import event_service_pb2 as pb
@@ -349,3 +351,42 @@ def test_only_post_is_allowed(client: httpx.Client) -> None:
     answer = client.get("/v1/events")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     assert answer.json()["detail"] == "GET is not allowed here; use POST"
+
+
+NAMES = st.sampled_from(
+    ["specversion", "id", "source", "type", "subject", "time", "data", "traceparent", "datacontenttype", "x"]
+)
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=4)
+    | st.sampled_from(["1.0", "\ud800", "a.b", TRACEPARENT]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(NAMES | st.text(max_size=3), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changed=st.dictionaries(NAMES | st.text(max_size=3), ANYTHING, max_size=4))
+def test_whatever_an_event_holds_is_answered(
+    client: httpx.Client, services: dict[str, ServiceDouble], changed: dict[str, Any]
+) -> None:
+    accept(services)
+    answer = client.post("/v1/events", content=json.dumps([event() | changed]), headers=BATCH)
+    assert (answer.status_code, len(answer.json()["results"])) == (200, 1), answer.text
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=NAMES,
+    value=st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=12),
+)
+def test_whatever_a_header_holds_is_answered(
+    client: httpx.Client, services: dict[str, ServiceDouble], name: str, value: str
+) -> None:
+    accept(services)
+    headers = {f"ce-{each}": text for each, text in event().items()} | {
+        f"ce-{name}": value.strip(" ").encode("latin-1")
+    }
+    assert client.post("/v1/events", headers=headers).status_code in {200, 400}
