@@ -1,12 +1,17 @@
-"""One customer's usage, followed through the real stack: its trace and its metric."""
+"""One customer's usage, followed through the real stack: its trace, its metric, its log line."""
 
+import logging
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 from eventually import eventually
+from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.logging.handler import LoggingHandler
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -92,6 +97,14 @@ def test_usage_is_in_prometheus_by_customer_and_by_tenant(stack: RealStack, cros
     assert labels["job"] == "meterscope/usage-worker"
 
 
+def test_a_log_line_is_in_loki_by_its_trace(stack: RealStack, crossing: Crossing) -> None:
+    query = f'{{service_name="alerts-worker"}} | trace_id="{crossing.trace_id}"'
+    ((labels, line),) = eventually(lambda: stack.lines(query), seconds=60)
+    assert line.startswith("alert: ")
+    assert labels["customer_id"] == crossing.customer
+    assert labels["span_id"] in stack.trace(crossing.trace_id)
+
+
 @pytest.mark.usefixtures("crossing")
 def test_spans_are_counted_before_they_are_sampled(stack: RealStack) -> None:
     calls = 'sum(traces_span_metrics_calls_total{service_name="usage", span_name="%s"})'
@@ -140,3 +153,16 @@ def test_secrets_of_spans_do_not_pass_the_collector(stack: RealStack, tracer: Tr
     assert tags["mail"] == "ask ****"
     assert (tags["key"], tags["header"], tags["db.password"]) == ("****", "****", "****")
     assert tags["url"] == "postgresql****db/usage"
+
+
+def test_secrets_of_log_lines_do_not_pass_the_collector(stack: RealStack) -> None:
+    sender = f"test-logger-{uuid.uuid4()}"
+    provider = LoggerProvider(Resource.create({"service.name": sender}), shutdown_on_exit=False)
+    provider.add_log_record_processor(SimpleLogRecordProcessor(OTLPLogExporter(endpoint=stack.endpoint, insecure=True)))
+    log = logging.getLogger(sender)
+    log.addHandler(LoggingHandler(logger_provider=provider))
+    log.warning("jane.doe@example.com paid with 4111111111111111", extra={"api_key": "hunter2", "invoice_id": "inv_42"})
+    provider.shutdown()
+    ((labels, line),) = eventually(lambda: stack.lines(f'{{service_name="{sender}"}}'), seconds=60)
+    assert line == "**** paid with ****"
+    assert (labels["api_key"], labels["invoice_id"]) == ("****", "inv_42")
