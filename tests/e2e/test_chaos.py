@@ -113,6 +113,7 @@ def quantity(number: int) -> int:
 
 
 @pytest.mark.chaos
+@pytest.mark.timeout(600)
 def test_nothing_acknowledged_is_lost_or_counted_twice_whatever_is_killed(up: Running) -> None:
     customers = prepare(up)
     stopping = threading.Event()
