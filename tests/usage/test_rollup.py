@@ -1,5 +1,6 @@
 """The rollup: each event exactly once, whatever dies, however the events came."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from usage_harness import Client, event, utc
 
 from meterscope.usage.v1 import usage_service_pb2 as usage_pb
+from services.kit.db import Database
 from services.usage.settings import Settings
+from services.usage.store import holders
 
 pytestmark = pytest.mark.usefixtures("meters", "worker")
 
@@ -89,6 +92,24 @@ def test_a_transaction_of_ours_that_never_ends_is_ended(client: Client, migrated
         eventually(lambda: client.total(customer, "requests") == 1)
         with pytest.raises(psycopg.OperationalError):
             stuck.execute("SELECT 1")
+
+
+def test_a_worker_that_works_is_spared_and_one_that_sleeps_in_its_transaction_is_ended(migrated: Settings) -> None:
+    """A long turn of another process that is in the middle of a statement comes through."""
+    database = Database(migrated.database_url, schema=migrated.database_schema, service="usage")
+    second = timedelta(seconds=1)
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(migrated.database_url, application_name="usage-worker") as turn:
+        turn.execute("SELECT pg_current_xact_id()")
+        working = pool.submit(turn.execute, "SELECT pg_sleep(3)")
+        with database.autocommit() as conn:
+            eventually(lambda: [each for each in holders.holders(conn, second) if each.application == "usage-worker"])
+            holders.terminate(conn, second)
+            assert not working.done()
+            working.result(20)
+            eventually(lambda: "usage-worker" in holders.terminate(conn, second))
+        with pytest.raises(psycopg.OperationalError):
+            turn.execute("SELECT 1")
+    database.dispose()
 
 
 def test_after_a_restore_the_next_generation_goes_on(client: Client, sql: Sql) -> None:

@@ -12,7 +12,9 @@ _TERMINATE: Final = sa.text(
     SELECT application_name, pg_terminate_backend(pid)
     FROM pg_stat_activity
     WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() AND datname = current_database()
-        AND application_name IN ('usage-server', 'usage-worker') AND xact_start < clock_timestamp() - :age
+        AND xact_start < clock_timestamp() - :age
+        AND (application_name = 'usage-server' OR application_name = 'usage-worker'
+             AND (state <> 'active' OR coalesce(wait_event_type, '') IN ('Client', 'Lock')))
     """
 )
 _HOLDERS: Final = sa.text(
@@ -35,7 +37,11 @@ _OLDEST_SNAPSHOT: Final = sa.text(
 
 
 def terminate(conn: sa.Connection, age: timedelta) -> list[str]:
-    """End our own transactions that are older: a stalled COPY heeds neither timeouts nor cancels. Return whose."""
+    """End our own transactions that are older: a stalled COPY heeds neither timeouts nor cancels. Return whose.
+
+    A worker's statement that works is spared: a turn that sets very many events anew takes its time, maybe beyond its
+    process's lease, and would never come through if the next process ended it.
+    """
     return [row.application_name for row in conn.execute(_TERMINATE, {"age": age})]
 
 
