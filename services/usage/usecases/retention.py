@@ -1,4 +1,4 @@
-"""Old events and identities go, when nothing can need them any more (docs/decisions/0018).
+"""Old events and identities go, when nothing can need them any more (docs/decisions/0016).
 
 Two floors, each the start of a month, stored before anything goes, and never moved back:
 
