@@ -119,6 +119,18 @@ class RawEventsNeeded(FailedPrecondition):
         )
 
 
+class RecountRunning(FailedPrecondition):
+    """A meter is being recounted by what it counted before."""
+
+    reason = "RECOUNT_RUNNING"
+
+    def __init__(self, meter_id: str) -> None:
+        super().__init__(
+            f"meter {meter_id!r} is being recounted; set count_from when its recount is DONE",
+            metadata={"meter_id": meter_id},
+        )
+
+
 class MeterArchived(FailedPrecondition):
     """The meter counts nothing more."""
 

@@ -110,7 +110,7 @@ class Settings:
         "METERSCOPE_USAGE_ANOMALY_SECONDS",
         default=timedelta(hours=1),
         minimum=1,
-        help="how often usage that is not what it uses to be is looked for",
+        help="how often usage that is not what it usually is is looked for",
     )
     anomaly_window_hours: int = variable(
         "METERSCOPE_USAGE_ANOMALY_WINDOW_HOURS",

@@ -1,4 +1,4 @@
-"""Usage that is not what it uses to be. Expected numbers are worked out by hand beside them."""
+"""Usage that is not what it usually is. Expected numbers are worked out by hand beside them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta

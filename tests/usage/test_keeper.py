@@ -103,12 +103,16 @@ def test_shares_are_of_limits_and_of_defaults(
 ) -> None:
     planned, without = client.put_customer(limits={"requests": "8"}), client.put_customer(has_plan=False)
     client.ingest(*[event(customer) for customer in (planned, without) for _ in range(3)])
-    client.total(without, "requests")
+    for customer in (planned, without):
+        eventually(lambda customer=customer: client.total(customer, "requests") == 3)
 
-    keeper.measure()
+    def measured() -> dict[str, Share]:
+        keeper.measure()
+        return {share.customer_id: share for share in state.shares}
 
+    # The worker, which has just begun, is the one that puts the default in force.
+    found = eventually(lambda: found if without in (found := measured()) else None)
     # 3 of 8 are 37.5 %, 3 of the default of 4 are 75 %.
-    found = {share.customer_id: share for share in state.shares}
     assert found[planned] == Share(planned, "requests", 37.5)
     assert found[without] == Share(without, "requests", 75.0)
 

@@ -1070,7 +1070,7 @@ Global___ListUsageAnomaliesResponse: _TypeAlias = ListUsageAnomaliesResponse  # 
 
 @_typing.final
 class UsageAnomaly(_message.Message):
-    """Usage that was not what it uses to be."""
+    """Usage that was not what it usually is."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

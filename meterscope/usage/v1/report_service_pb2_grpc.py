@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ReportServiceStub:
-    """Says what a customer's usage was, cost and should have cost, and where usage is not what it uses to be.
+    """Says what a customer's usage was, cost and should have cost, and where usage is not what it usually is.
     """
 
     def __init__(self, channel):
@@ -53,7 +53,7 @@ class ReportServiceStub:
 
 
 class ReportServiceServicer:
-    """Says what a customer's usage was, cost and should have cost, and where usage is not what it uses to be.
+    """Says what a customer's usage was, cost and should have cost, and where usage is not what it usually is.
     """
 
     def GetUsageReport(self, request, context):
@@ -83,7 +83,7 @@ class ReportServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListUsageAnomalies(self, request, context):
-        """Lists where usage was not what it uses to be, the newest first.
+        """Lists where usage was not what it usually is, the newest first.
 
         The worker compares each meter of each customer once an hour: the last 24 hours with the same hours (by the
         customer's clock) of the four weeks before, and with the 14 such windows before. Usage above twice, or below half,
@@ -125,7 +125,7 @@ def add_ReportServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ReportService:
-    """Says what a customer's usage was, cost and should have cost, and where usage is not what it uses to be.
+    """Says what a customer's usage was, cost and should have cost, and where usage is not what it usually is.
     """
 
     @staticmethod

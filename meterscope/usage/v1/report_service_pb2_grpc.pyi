@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ReportServiceStub:
-    """Says what a customer's usage was, cost and should have cost, and where usage is not what it uses to be."""
+    """Says what a customer's usage was, cost and should have cost, and where usage is not what it usually is."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -52,7 +52,7 @@ class ReportServiceStub:
     INVALID_ARGUMENT names a date that is none.
     """
     ListUsageAnomalies: _grpc.UnaryUnaryMultiCallable[_report_service_pb2.ListUsageAnomaliesRequest, _report_service_pb2.ListUsageAnomaliesResponse]
-    """Lists where usage was not what it uses to be, the newest first.
+    """Lists where usage was not what it usually is, the newest first.
 
     The worker compares each meter of each customer once an hour: the last 24 hours with the same hours (by the
     customer's clock) of the four weeks before, and with the 14 such windows before. Usage above twice, or below half,
@@ -66,7 +66,7 @@ class ReportServiceStub:
 
 @_typing.type_check_only
 class ReportServiceAsyncStub(ReportServiceStub):
-    """Says what a customer's usage was, cost and should have cost, and where usage is not what it uses to be."""
+    """Says what a customer's usage was, cost and should have cost, and where usage is not what it usually is."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetUsageReport: _aio.UnaryUnaryMultiCallable[_report_service_pb2.GetUsageReportRequest, _report_service_pb2.UsageReport]  # type: ignore[assignment]
@@ -88,7 +88,7 @@ class ReportServiceAsyncStub(ReportServiceStub):
     INVALID_ARGUMENT names a date that is none.
     """
     ListUsageAnomalies: _aio.UnaryUnaryMultiCallable[_report_service_pb2.ListUsageAnomaliesRequest, _report_service_pb2.ListUsageAnomaliesResponse]  # type: ignore[assignment]
-    """Lists where usage was not what it uses to be, the newest first.
+    """Lists where usage was not what it usually is, the newest first.
 
     The worker compares each meter of each customer once an hour: the last 24 hours with the same hours (by the
     customer's clock) of the four weeks before, and with the 14 such windows before. Usage above twice, or below half,
@@ -101,7 +101,7 @@ class ReportServiceAsyncStub(ReportServiceStub):
     """
 
 class ReportServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Says what a customer's usage was, cost and should have cost, and where usage is not what it uses to be."""
+    """Says what a customer's usage was, cost and should have cost, and where usage is not what it usually is."""
 
     @_abc_1.abstractmethod
     def GetUsageReport(
@@ -139,7 +139,7 @@ class ReportServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _report_service_pb2.ListUsageAnomaliesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_report_service_pb2.ListUsageAnomaliesResponse, _abc.Awaitable[_report_service_pb2.ListUsageAnomaliesResponse]]:
-        """Lists where usage was not what it uses to be, the newest first.
+        """Lists where usage was not what it usually is, the newest first.
 
         The worker compares each meter of each customer once an hour: the last 24 hours with the same hours (by the
         customer's clock) of the four weeks before, and with the 14 such windows before. Usage above twice, or below half,

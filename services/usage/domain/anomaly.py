@@ -1,4 +1,4 @@
-"""Usage that is not what it uses to be: a window against the same hours of the weeks before and the windows before."""
+"""Usage that is not what it usually is: a window against the same hours of the weeks before and the windows before."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

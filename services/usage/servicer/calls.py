@@ -31,14 +31,15 @@ class CallRecordServicer(call_record_service_pb2_grpc.CallRecordServiceServicer)
         self, request_iterator: Iterator[pb.ImportCallRecordsRequest], context: grpc.ServicerContext
     ) -> pb.ImportCallRecordsResponse:
         """Store a file."""
-        first = next(request_iterator, pb.ImportCallRecordsRequest())
-        found = self._calls.read(
-            _chunks(first, request_iterator),
-            encoding=convert.encoding(first),
-            delimiter=convert.delimiter(first),
-            options=convert.options(first),
-            numbers=convert.file_numbering(first),
-        )
+        with self._calls.place():
+            first = next(request_iterator, pb.ImportCallRecordsRequest())
+            found = self._calls.read(
+                _chunks(first, request_iterator),
+                encoding=convert.encoding(first),
+                delimiter=convert.delimiter(first),
+                options=convert.options(first),
+                numbers=convert.file_numbering(first),
+            )
         return convert.report(found)
 
     def ListCallRecords(

@@ -12,7 +12,7 @@ from services.usage.usecases.reports import Reports, UsageReport
 
 
 class ReportServicer(report_service_pb2_grpc.ReportServiceServicer):
-    """Reports on usage, its cost, and where it is not what it uses to be."""
+    """Reports on usage, its cost, and where it is not what it usually is."""
 
     def __init__(self, reports: Reports, costs: Costs, anomalies: Anomalies) -> None:
         self._reports = reports

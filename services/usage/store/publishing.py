@@ -13,14 +13,17 @@ from services.usage.tables import rollups
 _NOW: Final = PERIOD_START.format(customer="c.number", zone="c.time_zone", instant="now()")
 _CURRENT: Final = sa.text(
     f"""
+    WITH current AS MATERIALIZED (
+        SELECT c.number, c.id, c.time_zone, {_NOW} AS period_start FROM customers AS c
+    )
     SELECT c.id AS customer_id, m.id AS meter_id, t.period_start,
            to_char(t.period_start AT TIME ZONE c.time_zone, 'YYYYMM') AS month,
            coalesce({states.value("t")}, 0) AS value, 0 AS added
     FROM period_totals AS t
-    JOIN customers AS c ON c.number = t.customer
+    JOIN current AS c ON c.number = t.customer
     JOIN meters AS m ON m.number = t.meter
-    WHERE t.period_start >= {_NOW}
-    GROUP BY c.number, m.number, t.period_start
+    WHERE t.period_start >= c.period_start
+    GROUP BY c.number, c.id, c.time_zone, m.number, t.period_start
     HAVING bool_or((t.generation, t.position)
                    > (CAST(:generation AS integer), CAST(CAST(:above AS text) AS xid8)))
     """  # noqa: S608 - the parts are constants

@@ -198,12 +198,13 @@ _FILL_SPANNED: Final = _filled(_SPANNED)
 def set_anew(conn: sa.Connection, turn: Turn) -> None:
     """Set the totals that the turn's edges, changes and recounts touch, from raw events below the turn's end."""
     pending = conn.execute(_PENDING, turn.parameters()).one()
+    if pending.edges or pending.slices or pending.changes:
+        conn.execute(_TAKE_TIME)
     if pending.edges:
         conn.execute(_SPAN_EDGES, turn.parameters())
         _set_buckets(conn, turn)
         conn.execute(_END_SPANS)
     if pending.slices:
-        conn.execute(_TAKE_TIME)
         conn.execute(_SPAN_SLICES, turn.parameters())
         set_spans(conn, turn)
     if pending.changes:

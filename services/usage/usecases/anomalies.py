@@ -1,4 +1,4 @@
-"""The search for usage that is not what it uses to be: by a job for all customers, and on demand for one."""
+"""The search for usage that is not what it usually is: by a job for all customers, and on demand for one."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -226,7 +226,7 @@ class Anomalies:
                 self._outbox.put(conn, job=RAISE_SIGNAL, payload={"request": signal(anomaly_id, found)})
         self._metrics.found(kind.value.lower())
         _log.warning(
-            "usage is not what it uses to be",
+            "usage is not what it usually is",
             extra={
                 "customer_id": found.customer_id,
                 "meter": found.meter,

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -112,6 +113,23 @@ class Calls:
         _show_counts(Counter(verdict.outcome for verdict in verdicts))
         return verdicts
 
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold one of the places for files that come in at once, from before the first byte: each holds a thread.
+
+        Raises:
+            ResourceExhausted: four files are coming in already.
+        """
+        if not self._imports.acquire(blocking=False):
+            raise ResourceExhausted(
+                f"{_MOST_IMPORTS} files are being read already; send this one when one of them is done",
+                reason="TOO_MANY_IMPORTS",
+            )
+        try:
+            yield
+        finally:
+            self._imports.release()
+
     def read(
         self, chunks: Iterable[bytes], *, encoding: str, delimiter: str, options: Options, numbers: Numbers
     ) -> Report:
@@ -126,28 +144,17 @@ class Calls:
 
         Raises:
             InvalidArgument: what was not given cannot be told from the file's beginning.
-            ResourceExhausted: four files are being read already.
             psycopg.OperationalError: the database is away. The rows before are stored; the file may be sent again.
         """
-        if not self._imports.acquire(blocking=False):
-            raise ResourceExhausted(
-                f"{_MOST_IMPORTS} files are being read already; send this one when one of them is done",
-                reason="TOO_MANY_IMPORTS",
-            )
         started = time.perf_counter()
-        try:
-            with _tracer.start_as_current_span(
-                "read call records", record_exception=False, set_status_on_exception=False
-            ):
-                rows = Rows(csv_rows.lines(chunks, encoding), delimiter)
-                file = CallFile(iter(rows), options, numbers)
-                report = Report(file.layout, rows.delimiter, file.times.form)
-                try:
-                    self._read(iter(file), file, report)
-                finally:
-                    _show_counts(report.outcomes)
-        finally:
-            self._imports.release()
+        with _tracer.start_as_current_span("read call records", record_exception=False, set_status_on_exception=False):
+            rows = Rows(csv_rows.lines(chunks, encoding), delimiter)
+            file = CallFile(iter(rows), options, numbers)
+            report = Report(file.layout, rows.delimiter, file.times.form)
+            try:
+                self._read(iter(file), file, report)
+            finally:
+                _show_counts(report.outcomes)
         # Numbers are personal: only what became of them is logged.
         _log.info(
             "call records imported",

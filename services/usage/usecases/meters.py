@@ -13,7 +13,7 @@ from services.kit.outbox import Outbox
 from services.usage.domain.instant import EARLIEST
 from services.usage.domain.meter import Meter, check_display
 from services.usage.domain.recount import Recount
-from services.usage.errors import MeterArchived, MeterExists, MeterNotFound, RawEventsNeeded
+from services.usage.errors import MeterArchived, MeterExists, MeterNotFound, RawEventsNeeded, RecountRunning
 from services.usage.store import meters, places, recounts
 from services.usage.store.meters import StoredMeter
 from services.usage.usecases.recounts import RECOUNT_METER
@@ -103,6 +103,7 @@ class Meters:
             MeterArchived: it counts nothing more.
             InvalidArgument: `count_from` is set already, otherwise, or lies ahead.
             RawEventsNeeded: events from there on are not kept any more.
+            RecountRunning: `count_from` is to be set while a recount is under way.
         """
         now = self._clock()
         with self._database.transaction() as conn:
@@ -120,7 +121,10 @@ class Meters:
                 self._check_count_from(conn, count_from, now)
                 meters.count_from(conn, stored.number, count_from)
             floor = places.floor(conn, places.RAW) or EARLIEST
-            self._recount(conn, stored, floor if count_from is None else max(count_from, floor), now)
+            begun = self._recount(conn, stored, floor if count_from is None else max(count_from, floor), now)
+            if not begun and count_from != stored.meter.count_from and count_from is not None:
+                # The recount under way has passed customers whose stored events would count from now on.
+                raise RecountRunning(meter_id)
             return self._shown(conn, self._find(conn, meter_id))
 
     def page(self, page_size: int, page_token: str) -> tuple[list[tuple[Meter, Recount | None]], str]:
@@ -156,7 +160,8 @@ class Meters:
         if floor is not None and count_from < floor:
             raise RawEventsNeeded(count_from, floor)
 
-    def _recount(self, conn: sa.Connection, stored: StoredMeter, start: datetime, now: datetime) -> None:
+    def _recount(self, conn: sa.Connection, stored: StoredMeter, start: datetime, now: datetime) -> bool:
         number = recounts.begin(conn, stored.number, start, now)
         if number is not None:
             self._outbox.put(conn, job=RECOUNT_METER, payload={"recount": number})
+        return number is not None

@@ -75,20 +75,27 @@ class Rollup:
             sqlalchemy.exc.DBAPIError: nothing was taken in, or all of it if the commit came through.
         """
         try:
-            turn = self._turn()
+            taken = self._turn()
         except Exception:
             # Whether the totals moved is not known: the counters are written from what is stored.
             self.forget()
             self._most = min(self._events_a_turn, max(self._most // 4, _FEWEST_EVENTS_A_TURN))
+            self._density = rollup.MAX_EVENTS_A_TRANSACTION
             raise
         self._most = min(self._most * 2, self._events_a_turn)
+        if taken is None:
+            return None
+        turn, moved = taken
+        # The turn stands, whatever becomes of the counters.
+        self._publisher.publish(turn, moved)
+        self._count(moved)
         return turn
 
     def forget(self) -> None:
         """Begin anew with the live counters: others may have moved totals, or a turn's end is not known."""
         self._publisher.forget()
 
-    def _turn(self) -> Turn | None:
+    def _turn(self) -> tuple[Turn, list[Moved]] | None:
         started = time.perf_counter()
         with self._database.transaction() as conn:
             same_cluster = rollup.is_same_cluster(conn)
@@ -103,9 +110,7 @@ class Rollup:
         if taken.counted:
             self._density = min(_DENSER * taken.counted // (turn.upto - turn.last) + 1, rollup.MAX_EVENTS_A_TRANSACTION)
         self._metrics.turned(time.perf_counter() - started, taken.age if taken.counted else None)
-        self._publisher.publish(turn, moved)
-        self._count(moved)
-        return turn
+        return turn, moved
 
     def _take(self, conn: sa.Connection, turn: Turn) -> tuple[Taken, list[Moved]]:
         """Do a turn's work in its transaction; return what it took in and what moved."""
