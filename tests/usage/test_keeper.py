@@ -95,28 +95,6 @@ def test_customers_without_a_plan_come_first_where_not_all_have_a_gauge(
     assert [name for name, is_without in state.without_plan if is_without] == sorted([customers[1], customers[3]])
 
 
-def test_shares_are_of_limits_and_of_defaults(
-    client: Client,
-    worker: Worker,  # noqa: ARG001 - rolls up
-    keeper: Keeper,
-    state: LimitState,
-) -> None:
-    planned, without = client.put_customer(limits={"requests": "8"}), client.put_customer(has_plan=False)
-    client.ingest(*[event(customer) for customer in (planned, without) for _ in range(3)])
-    for customer in (planned, without):
-        eventually(lambda customer=customer: client.total(customer, "requests") == 3)
-
-    def measured() -> dict[str, Share]:
-        keeper.measure()
-        return {share.customer_id: share for share in state.shares}
-
-    # The worker, which has just begun, is the one that puts the default in force.
-    found = eventually(lambda: found if without in (found := measured()) else None)
-    # 3 of 8 are 37.5 %, 3 of the default of 4 are 75 %.
-    assert found[planned] == Share(planned, "requests", 37.5)
-    assert found[without] == Share(without, "requests", 75.0)
-
-
 def test_redis_is_looked_at_and_nothing_is_reported_when_it_is_away(
     keeper_on: Callable[[str], Keeper], migrated: Settings, state: LimitState
 ) -> None:
@@ -163,3 +141,26 @@ def test_a_sweep_waits_for_redis_and_then_tells_it_all(
 
     keeper_on(migrated.redis_url).sweep()
     assert sql.execute(waiting, [customer]).fetchone() == (0,)
+
+
+# The last: from here on the module's worker has a keeper of its own, which sweeps too.
+def test_shares_are_of_limits_and_of_defaults(
+    client: Client,
+    worker: Worker,  # noqa: ARG001 - rolls up
+    keeper: Keeper,
+    state: LimitState,
+) -> None:
+    planned, without = client.put_customer(limits={"requests": "8"}), client.put_customer(has_plan=False)
+    client.ingest(*[event(customer) for customer in (planned, without) for _ in range(3)])
+    for customer in (planned, without):
+        eventually(lambda customer=customer: client.total(customer, "requests") == 3)
+
+    def measured() -> dict[str, Share]:
+        keeper.measure()
+        return {share.customer_id: share for share in state.shares}
+
+    # The worker, which has just begun, is the one that puts the default in force.
+    found = eventually(lambda: found if without in (found := measured()) else None)
+    # 3 of 8 are 37.5 %, 3 of the default of 4 are 75 %.
+    assert found[planned] == Share(planned, "requests", 37.5)
+    assert found[without] == Share(without, "requests", 75.0)
