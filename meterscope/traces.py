@@ -11,7 +11,6 @@ import orjson
 from rich.text import Text
 from rich.tree import Tree
 
-_TRACE_ID_DIGITS: Final = 32
 # Attributes that are drawn beside a span, and how.
 _SHOWN: Final = {
     "meterscope.batch.events": "{} events",

@@ -14,6 +14,7 @@ import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.decimal_pb2 import Decimal as DecimalMessage
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
 from meterscope.connection import open_channel
 from meterscope.supervisor.runfile import Run
@@ -95,6 +96,13 @@ def _fail(address: str, error: grpc.RpcError) -> NoReturn:
 def out() -> Console:
     """Return where tables go."""
     return Console(highlight=False)
+
+
+def bytes_progress(console: Console) -> Progress:
+    """Return a progress bar that counts a file's bytes."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), console=console
+    )
 
 
 def print_json(content: Any) -> None:

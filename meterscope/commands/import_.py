@@ -5,25 +5,21 @@ from dataclasses import asdict
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 import grpc
 import orjson
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from meterscope import accesslog, callimport, logimport
 from meterscope.client import Outcome, Undelivered
-from meterscope.commands import options
+from meterscope.commands import calling, options
 from meterscope.commands.import_events import import_events
 from meterscope.connection import open_channel
 from meterscope.logimport import Report, Source
-from meterscope.supervisor.runfile import Run
-
-# Some lines did not go in; the others did.
-EXIT_INCOMPLETE: Final = 3
 
 
 @click.group("import")
@@ -64,7 +60,7 @@ def import_accesslog(
     """
     sources = [Source(path, timedelta(days=shift_days)) for path in files]
     console = Console(stderr=True, quiet=as_json)
-    address = usage or _running_usage(data_dir)
+    address = usage or calling.running("usage", data_dir)
     try:
         with open_channel(address, token=token) as channel:
             logimport.create_meters(channel)
@@ -87,7 +83,7 @@ def import_accesslog(
     else:
         _show(report)
     if report.malformed or report.outcomes[Outcome.REJECTED] or report.outcomes[Outcome.CONFLICT]:
-        sys.exit(EXIT_INCOMPLETE)
+        sys.exit(calling.EXIT_REFUSED)
 
 
 @import_.command("cdr")
@@ -133,11 +129,11 @@ def import_cdr(
         layout=layout, delimiter="\t" if delimiter == "tab" else delimiter or "", default_region=region, **settings
     )
     console = Console(stderr=True, quiet=as_json)
-    address = usage or _running_usage(data_dir)
+    address = usage or calling.running("usage", data_dir)
     try:
         with open_channel(address, token=token) as channel:
             callimport.create_meters(channel)
-            with _bytes_progress(console) as bar:
+            with calling.bytes_progress(console) as bar:
                 task = bar.add_task("importing", total=file.stat().st_size)
                 report = callimport.run(channel, file, first, on_progress=lambda done: bar.update(task, completed=done))
     except OSError as error:
@@ -149,26 +145,13 @@ def import_cdr(
     else:
         _show_calls(file, report)
     if report.response.rejected or report.response.conflict:
-        sys.exit(EXIT_INCOMPLETE)
-
-
-def _running_usage(data_dir: Path) -> str:
-    run = Run.read(data_dir)
-    if run is None:
-        raise click.ClickException(f"nothing runs on {data_dir}: start `meterscope up`, or name --usage")
-    return run.addresses["usage"]
+        sys.exit(calling.EXIT_REFUSED)
 
 
 def progress(console: Console) -> Progress:
     """Return a progress bar that counts lines."""
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
-    )
-
-
-def _bytes_progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), console=console
     )
 
 

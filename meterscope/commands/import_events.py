@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from meterscope import eventimport
@@ -29,15 +28,8 @@ def import_events(file: Path, *, gateway: str | None, data_dir: Path, as_json: b
     Exits with 0 if every line went in, 3 if some were refused (the others are in), 1 if the gateway does not answer.
     """
     address = gateway or calling.running("gateway", data_dir)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True, quiet=as_json),
-    )
     try:
-        with bar:
+        with calling.bytes_progress(Console(stderr=True, quiet=as_json)) as bar:
             task = bar.add_task("importing", total=file.stat().st_size)
             report = eventimport.run(address, file, on_progress=lambda done: bar.update(task, completed=done))
     except (OSError, ImportFailed) as error:

@@ -27,6 +27,7 @@ TRANSACTION_TIMEOUT: Final = timedelta(seconds=5)
 _CONNECT_SECONDS: Final = 5
 _KEEPALIVE_SECONDS: Final = 5
 _AFTER_COMMIT: Final = "after_commit"
+_NO_TIME_LIMIT: Final = sa.text("SET LOCAL transaction_timeout = 0")
 
 # Not connection errors by class, but the server ended the transaction and nothing of it was kept.
 _ENDED_BY_SERVER: Final = (pg.TransactionTimeout, pg.IdleInTransactionSessionTimeout, pg.ReadOnlySqlTransaction)
@@ -224,6 +225,11 @@ def is_unavailable(error: BaseException) -> bool:
 def dialect_url(url: str) -> sa.URL:
     """Return the URL with our driver named: `postgres://` and `postgresql://` are what users write."""
     return sa.make_url(url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
+
+
+def lift_time_limit(conn: sa.Connection) -> None:
+    """Let this transaction take as long as it does: for what cannot be parted, and where nobody waits behind it."""
+    conn.execute(_NO_TIME_LIMIT)
 
 
 def connect_options(*, schema: str, application: str, transaction_timeout: timedelta | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Single runners by a lease in the database, with a fencing token."""
 
+import logging
 import os
 import socket
 import threading
@@ -9,10 +10,12 @@ from datetime import timedelta
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from services.kit.db import Database
+from services.kit.db import Database, is_unavailable
 from services.kit.ids import new_id
 from services.kit.outbox import LeaseLost
 from services.kit.tables import leases
+
+_log = logging.getLogger(__name__)
 
 
 class Lease:
@@ -90,6 +93,15 @@ class Lease:
             with self._database.transaction() as conn:
                 now = sa.func.clock_timestamp()
                 conn.execute(sa.update(leases).where(*self._mine()).values(expires_at=now))
+
+    def give_up(self) -> None:
+        """Give the lease back at a stop; where the database is away, it runs out by itself."""
+        try:
+            self.release()
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+            _log.debug("a lease runs out by itself", extra={"lease": self.name}, exc_info=True)
 
     def _mine(self) -> tuple[sa.ColumnElement[bool], ...]:
         return (

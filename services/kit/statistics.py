@@ -58,7 +58,7 @@ class JobStatistics:
                     raise
                 _log.debug("no statistics, the database is away", exc_info=True)
             stop.wait(self._every.total_seconds())
-        self._give_up()
+        self._lease.give_up()
 
     def _read(self) -> None:
         open_ = sa.text("state IN ('QUEUED', 'HANDED_OUT', 'RUNNING')")
@@ -71,14 +71,6 @@ class JobStatistics:
             seconds = sa.func.extract("epoch", schedules.c.succeeded_at)
             ran = sa.select(schedules.c.name, seconds).where(schedules.c.succeeded_at.is_not(None))
             self._heartbeats = {name: float(at) for name, at in conn.execute(ran)}
-
-    def _give_up(self) -> None:
-        try:
-            self._lease.release()
-        except Exception as error:
-            if not is_unavailable(error):
-                raise
-            _log.debug("the lease of the statistics runs out by itself", exc_info=True)
 
     def _observer(self, status: str) -> metrics.CallbackT:
         def observe(_options: CallbackOptions) -> Iterable[Observation]:

@@ -67,13 +67,18 @@ def migrated(settings: Settings) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def client(migrated: Settings) -> Iterator[Client]:
-    """A client of a server of this module's own."""
+def channel(migrated: Settings) -> Iterator[grpc.Channel]:
+    """A channel to a server of this module's own."""
     server = build_server(migrated)
-    port = server.start()
-    with open_channel(f"127.0.0.1:{port}", migrated.kit) as channel:
-        yield Client.on(channel)
+    with open_channel(f"127.0.0.1:{server.start()}", migrated.kit) as channel:
+        yield channel
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def client(channel: grpc.Channel) -> Client:
+    """A client of that server."""
+    return Client.on(channel)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Usage that is not what it usually is. Expected numbers are worked out by hand beside them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -16,12 +16,9 @@ from usage_harness import Alerts, Client, event, timestamp, utc
 from meterscope.usage.v1 import meter_service_pb2 as meters_pb
 from meterscope.usage.v1 import report_service_pb2 as pb
 from meterscope.usage.v1 import report_service_pb2_grpc
-from services.kit.channel import open_channel
-from services.usage.__main__ import build_server
 from services.usage.domain.anomaly import Kind, Part, confidence, judge, median, moved, windows
 from services.usage.domain.calendar import days_earlier
 from services.usage.domain.limit import Period
-from services.usage.settings import Settings
 
 BERLIN = ZoneInfo("Europe/Berlin")
 TWO = Decimal(2)
@@ -133,19 +130,6 @@ def test_the_parts_that_make_a_fifth_of_the_movement_explain_it() -> None:
 def environment(environment: dict[str, str]) -> dict[str, str]:
     """Anomalies are looked for all the time."""
     return {**environment, "METERSCOPE_USAGE_ANOMALY_SECONDS": "1"}
-
-
-@pytest.fixture(scope="module")
-def channel(migrated: Settings) -> Iterator[grpc.Channel]:
-    server = build_server(migrated)
-    with open_channel(f"127.0.0.1:{server.start()}", migrated.kit) as channel:
-        yield channel
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def client(channel: grpc.Channel) -> Client:
-    return Client.on(channel)
 
 
 @pytest.fixture(scope="module")

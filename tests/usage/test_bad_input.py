@@ -1,7 +1,6 @@
 """Whatever a request holds, the answer names what is wrong with it: no input is a fault of ours."""
 
 import random
-from collections.abc import Iterator
 from typing import Any, Final
 
 import grpc
@@ -14,9 +13,7 @@ from usage_harness import Client
 
 from meterscope.usage.v1 import event_service_pb2 as events_pb
 from services.kit import paging
-from services.kit.channel import open_channel
-from services.usage.__main__ import SERVICE_NAMES, build_server
-from services.usage.settings import Settings
+from services.usage.__main__ import SERVICE_NAMES
 
 pytestmark = pytest.mark.usefixtures("meters", "worker")
 
@@ -61,19 +58,6 @@ NUMBERS = (
 )
 INTEGERS = (0, 0, 1, 1, 2, 100, 2**31 - 1, -1, -(2**31))
 LONGS = (*INTEGERS, 2**63 - 1, -(2**63), 1_780_000_000, 1_790_000_000, 946_684_800, 253_402_300_800)
-
-
-@pytest.fixture(scope="module")
-def channel(migrated: Settings) -> Iterator[grpc.Channel]:
-    server = build_server(migrated)
-    with open_channel(f"127.0.0.1:{server.start()}", migrated.kit) as channel:
-        yield channel
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def client(channel: grpc.Channel) -> Client:
-    return Client.on(channel)
 
 
 def build(kind: type[Message], choose: random.Random, depth: int = 0) -> Message:

@@ -2,7 +2,6 @@
 
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from decimal import Decimal
 
 import grpc
@@ -14,10 +13,7 @@ from examples.calls.made_up_calls import HEADER, SPOILT, MadeUpCall, calls, writ
 from meterscope.callimport import create_meters
 from meterscope.usage.v1 import meter_service_pb2 as meters_pb
 from meterscope.usage.v1 import usage_service_pb2 as usage_pb
-from services.kit.channel import open_channel
 from services.kit.worker import Worker
-from services.usage.__main__ import build_server
-from services.usage.settings import Settings
 
 SEED, COUNT, MALFORMED, CUSTOMERS = 11, 3_000, 0.03, 5
 MONTH = (utc(2026, 10, 1), utc(2026, 11, 1))
@@ -34,15 +30,6 @@ def text(made: list[MadeUpCall]) -> str:
     file = io.StringIO(newline="")
     write(iter(made), file)
     return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def channel(migrated: Settings) -> Iterator[grpc.Channel]:
-    server = build_server(migrated)
-    port = server.start()
-    with open_channel(f"127.0.0.1:{port}", migrated.kit) as channel:
-        yield channel
-    server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -28,9 +28,7 @@ from meterscope.callimport import create_meters
 from meterscope.usage.v1 import event_service_pb2 as events_pb
 from meterscope.usage.v1 import meter_service_pb2 as meters_pb
 from meterscope.usage.v1 import usage_service_pb2 as usage_pb
-from services.kit.channel import open_channel
 from services.kit.settings import read
-from services.usage.__main__ import build_server
 from services.usage.settings import Settings
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -79,19 +77,6 @@ METERS = (
 def settings(environment: dict[str, str]) -> Settings:
     """The oldest of the data is of May 2015."""
     return read(Settings, environment | {"METERSCOPE_USAGE_ACCEPT_DAYS": "20000"})
-
-
-@pytest.fixture(scope="module")
-def channel(migrated: Settings) -> Iterator[grpc.Channel]:
-    server = build_server(migrated)
-    with open_channel(f"127.0.0.1:{server.start()}", migrated.kit) as channel:
-        yield channel
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def client(channel: grpc.Channel) -> Client:
-    return Client.on(channel)
 
 
 def rows(service: str) -> Iterator[tuple[datetime, int, int]]:

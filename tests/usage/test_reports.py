@@ -137,11 +137,6 @@ def channel(with_billing: Settings) -> Iterator[grpc.Channel]:
 
 
 @pytest.fixture(scope="module")
-def client(channel: grpc.Channel) -> Client:
-    return Client.on(channel)
-
-
-@pytest.fixture(scope="module")
 def reports(channel: grpc.Channel) -> report_service_pb2_grpc.ReportServiceStub:
     return report_service_pb2_grpc.ReportServiceStub(channel)
 

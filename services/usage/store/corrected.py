@@ -9,6 +9,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from services.kit.db import lift_time_limit
 from services.usage.store import recount
 from services.usage.store.counted import COUNTED
 from services.usage.store.rollup import Turn
@@ -16,8 +17,6 @@ from services.usage.store.states import COUNTS, MATCHES, SEAL, TX
 
 _IN_TURN: Final = f"k.generation = :generation AND k.tx >= {TX.format('last')} AND k.tx < {TX.format('upto')}"
 _FIND: Final = sa.text(f"SELECT k.context FROM corrections AS k WHERE {_IN_TURN} ORDER BY k.tx")  # noqa: S608 - constants
-# A quarter of an hour cannot be recounted in parts. Whoever waits for this transaction is the rollup itself.
-_TAKE_TIME: Final = sa.text("SET LOCAL transaction_timeout = 0")
 _SPAN: Final = sa.text(
     f"""
     INSERT INTO spans
@@ -59,7 +58,8 @@ def set_anew(conn: sa.Connection, turn: Turn) -> list[dict[str, str]]:
     """
     found = list(conn.execute(_FIND, turn.parameters()).scalars())
     if found:
-        conn.execute(_TAKE_TIME)
+        # A quarter of an hour cannot be recounted in parts. Whoever waits for this transaction is the rollup itself.
+        lift_time_limit(conn)
         conn.execute(_SPAN, turn.parameters())
         recount.set_spans(conn, turn)
         dropped = {(row.customer, row.day) for row in conn.execute(_DROP_SAMPLES, turn.parameters())}

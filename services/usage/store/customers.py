@@ -11,6 +11,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from services.kit.db import lift_time_limit
 from services.kit.errors import InvalidArgument
 from services.usage.domain.limit import Limit, LimitKind, Period
 from services.usage.tables import (
@@ -224,7 +225,7 @@ def replace_default_limits(conn: sa.Connection, wanted: Sequence[Limit], tx: int
     All their limits are judged anew: with a great many customers that takes longer than other writes may.
     """
     # A timer that runs is not set anew: it has to be stopped first.
-    conn.execute(sa.text("SET LOCAL transaction_timeout = 0"))
+    lift_time_limit(conn)
     conn.execute(sa.text("SET LOCAL transaction_timeout = '60s'"))
     conn.execute(sa.delete(default_limits))
     rows = [{"meter": each.meter, "amount": each.amount, "thresholds": list(each.thresholds)} for each in wanted]

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from services.usage.store import states
-from services.usage.store.counted import COUNTED
+from services.usage.store.counted import COUNTED, KEPT_FROM
 from services.usage.store.places import STRIPE
 from services.usage.store.states import BUCKET, COUNTS, DIGEST, SEAL
 from services.usage.tables import drifts
@@ -54,7 +54,7 @@ _SAMPLES: Final = f"""
     samples AS MATERIALIZED (
         SELECT s.customer, s.quarter
         FROM unnest(CAST(:customers AS bigint[]), CAST(:quarters AS timestamptz[])) AS s (customer, quarter)
-        WHERE s.quarter >= (SELECT coalesce(max(time), '-infinity') FROM floors WHERE name = 'raw')
+        WHERE s.quarter >= {KEPT_FROM}
             AND NOT EXISTS (
                 SELECT FROM edges AS g, place AS p WHERE g.customer = s.customer AND g.quarter = s.quarter
                     AND ((g.generation, g.tx) >= (p.generation, p.last)

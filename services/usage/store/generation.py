@@ -7,6 +7,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from services.kit.db import lift_time_limit
 from services.usage.store import rollup
 from services.usage.store.places import STRIPE
 from services.usage.store.rollup import Turn
@@ -27,7 +28,7 @@ def rest(conn: sa.Connection) -> Turn | None:
     None if another process has raised the generation already.
     """
     # All that was left may be much, and with no writer at work nobody waits for this transaction.
-    conn.execute(sa.text("SET LOCAL transaction_timeout = 0"))
+    lift_time_limit(conn)
     conn.execute(sa.text("LOCK TABLE generations IN EXCLUSIVE MODE"))
     if rollup.is_same_cluster(conn):
         return None

@@ -8,6 +8,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from services.kit.db import lift_time_limit
 from services.usage.store import states
 from services.usage.store.counted import COUNTED
 from services.usage.store.customers import PERIOD_END, PERIOD_START
@@ -44,8 +45,6 @@ _SPAN_SLICES: Final = sa.text(
     WHERE {_IN_TURN} AND end_time > floor
     """  # noqa: S608
 )
-# Slices are short, but a quarter of an hour is never parted, however many events a customer has in it.
-_TAKE_TIME: Final = sa.text("SET LOCAL transaction_timeout = 0")
 _END_SPANS: Final = sa.text("DELETE FROM spans")
 # The planner takes a temporary table for a large one, and would read all events there are.
 _KNOW_SPANS: Final = sa.text("ANALYZE spans")
@@ -199,7 +198,8 @@ def set_anew(conn: sa.Connection, turn: Turn) -> None:
     """Set the totals that the turn's edges, changes and recounts touch, from raw events below the turn's end."""
     pending = conn.execute(_PENDING, turn.parameters()).one()
     if pending.edges or pending.slices or pending.changes:
-        conn.execute(_TAKE_TIME)
+        # A quarter of an hour is never parted, however many events a customer has in it.
+        lift_time_limit(conn)
     if pending.edges:
         conn.execute(_SPAN_EDGES, turn.parameters())
         _set_buckets(conn, turn)

@@ -34,7 +34,7 @@ from services.usage.domain.limit import Period
 from services.usage.domain.meter import Aggregation
 from services.usage.errors import CustomerNotFound
 from services.usage.metrics import AnomalyMetrics
-from services.usage.store import anomalies, customers, history, meters, places
+from services.usage.store import anomalies, customers, history, meters
 from services.usage.store.anomalies import Judged, StoredAnomaly
 from services.usage.store.meters import StoredMeter
 from services.usage.usecases.positions import Positions
@@ -98,7 +98,7 @@ class Anomalies:
         Raises:
             Postpone: the rollup is behind: what is not counted yet would look like a fall.
         """
-        if not self._wait():
+        if not self._positions.wait_for_all(_WAIT_SECONDS):
             raise Postpone(_AGAIN, "the rollup is behind")
         end = quarter(self._clock())
         behind = 0
@@ -120,7 +120,7 @@ class Anomalies:
         Raises:
             CustomerNotFound: there is none of this id.
         """
-        self._wait()
+        self._positions.wait_for_all(_WAIT_SECONDS)
         now = self._clock()
         with self._database.autocommit() as conn:
             customer = customers.find(conn, customer_id, now)
@@ -146,12 +146,6 @@ class Anomalies:
         with self._database.autocommit() as conn:
             found = anomalies.page(conn, customer_id=customer_id, meter_id=meter_id, before=before, limit=size + 1)
         return found[:size], paging.encode_token([found[size - 1].id], filters) if len(found) > size else ""
-
-    def _wait(self) -> bool:
-        with self._database.autocommit() as conn:
-            generation = places.rollup(conn).generation
-            beyond = places.behind_all(conn)
-        return self._positions.wait(generation, beyond, _WAIT_SECONDS)
 
     def _judge(
         self, customer: Judged, known: Mapping[int, StoredMeter], end: datetime, window: timedelta, factor: Decimal

@@ -77,12 +77,7 @@ class DriftLoop:
                     raise
                 _log.warning("the drift check waits: the database is away or busy", extra={"error": str(error)})
         self._state.quarters = None
-        try:
-            self._lease.release()
-        except Exception as error:
-            if not is_unavailable(error):
-                raise
-            _log.debug("the lease of the drift check runs out by itself", exc_info=True)
+        self._lease.give_up()
 
 
 def _shown(difference: Difference) -> dict[str, Any]:

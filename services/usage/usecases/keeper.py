@@ -155,9 +155,4 @@ class Keeper:
 
     def _give_up(self) -> None:
         self._report_nothing()
-        try:
-            self._lease.release()
-        except Exception as error:
-            if not is_unavailable(error):
-                raise
-            _log.debug("the lease of limits runs out by itself", exc_info=True)
+        self._lease.give_up()

@@ -31,6 +31,17 @@ class Positions:
         self._place: Place | None = None
         self._waiting = 0
 
+    def wait_for_all(self, seconds: float) -> bool:
+        """Wait until everything that was committed before this call is rolled up; say whether it is.
+
+        Args:
+            seconds: how long at most.
+        """
+        with self._database.autocommit() as conn:
+            generation = places.rollup(conn).generation
+            beyond = places.behind_all(conn)
+        return self.wait(generation, beyond, seconds)
+
     def wait(self, generation: int, beyond: int, seconds: float) -> bool:
         """Wait until every transaction below `beyond` of a generation is rolled up; say whether it is.
 

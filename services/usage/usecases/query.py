@@ -95,9 +95,7 @@ class Queries:
         asked_at = self._clock()
         with self._database.autocommit() as conn:
             cut = self._cut(conn, question, customer)
-            generation = places.rollup(conn).generation
-            beyond = places.behind_all(conn)
-        complete = self._positions.wait(generation, beyond, _WAIT_SECONDS)
+        complete = self._positions.wait_for_all(_WAIT_SECONDS)
         is_unique = meter.meter.aggregation is Aggregation.UNIQUE
         with self._database.autocommit() as conn:
             # The place first: the totals that are read after it can only be newer.

@@ -213,7 +213,7 @@ class Reports:
             period = _range(conn, customer, start, end)
         if period.end - period.start > _AT_ONCE:
             return self._start(customer, period, now)
-        complete = self._wait()
+        complete = self._positions.wait_for_all(_WAIT_SECONDS)
         with telemetry.customer(customer_id):
             return self._make(customer, period, is_complete=complete)
 
@@ -249,7 +249,15 @@ class Reports:
 
         with telemetry.customer(customer_id):
             try:
-                encoded = encode(self._make(customer, stored.period, is_complete=self._wait(), show=show, by="job"))
+                encoded = encode(
+                    self._make(
+                        customer,
+                        stored.period,
+                        is_complete=self._positions.wait_for_all(_WAIT_SECONDS),
+                        show=show,
+                        by="job",
+                    )
+                )
             except ServiceError as error:
                 if job.attempt < MAKE_ATTEMPTS:
                     raise
@@ -275,13 +283,6 @@ class Reports:
                 reports.add(conn, customer.number, found.id, period, now)
                 self._outbox.put(conn, job=MAKE_REPORT, payload={"report_id": found.id})
         return found
-
-    def _wait(self) -> bool:
-        """Wait until what was acknowledged before this call is counted; say whether it is."""
-        with self._database.autocommit() as conn:
-            generation = places.rollup(conn).generation
-            beyond = places.behind_all(conn)
-        return self._positions.wait(generation, beyond, _WAIT_SECONDS)
 
     def _make(
         self,
