@@ -17,7 +17,8 @@ from gateway.settings import Settings
 from gateway.upload import Upload
 from services.kit import logs, telemetry
 from services.kit.channel import CHANNEL_OPTIONS, identified
-from services.kit.interceptors import DURATION_BOUNDARIES, REQUEST_ID_HEADER
+from services.kit.interceptors import REQUEST_ID_HEADER
+from services.kit.metrics import RPC_CLIENT
 
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 
@@ -54,12 +55,7 @@ class Backends:
         self._addresses = settings.addresses
         self._uploads: dict[str, grpc.Channel] = {}
         self._tracer = trace.get_tracer("gateway")
-        self._duration = metrics.get_meter("gateway").create_histogram(
-            "rpc.client.call.duration",
-            unit="s",
-            description="Duration of calls that this process made",
-            explicit_bucket_boundaries_advisory=DURATION_BOUNDARIES,
-        )
+        self._duration = RPC_CLIENT.build(metrics.get_meter("gateway"))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,28 +1,57 @@
 """The gateway's instruments, declared once."""
 
+from typing import Final
+
 from opentelemetry.metrics import Meter
 
-from services.kit.interceptors import DURATION_BOUNDARIES
+from services.kit.instruments import Counter, Histogram, Label
+from services.kit.metrics import CALL_BOUNDARIES
+
+_METHOD: Final = Label(
+    "http.request.method",
+    ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "_OTHER"),
+)
+_BY_ROUTE: Final = (Label("method", _METHOD.values), Label("route"), Label("status_code"))
+
+STANDARD: Final = Histogram(
+    "http.server.request.duration",
+    "Duration of HTTP requests",
+    unit="s",
+    labels=(
+        _METHOD,
+        Label("http.route", optional=True),
+        Label("http.response.status_code"),
+        Label("url.scheme", ("http",)),
+    ),
+    boundaries=CALL_BOUNDARIES,
+    alerts=(0.25, 1),
+)
+REQUESTS: Final = Counter(
+    "billing.http.requests", "HTTP requests answered; the route is `unmatched` where there is none", labels=_BY_ROUTE
+)
+REQUEST_DURATION: Final = Histogram(
+    "billing.http.request.duration",
+    "Duration of HTTP requests",
+    unit="s",
+    labels=_BY_ROUTE,
+    boundaries=CALL_BOUNDARIES,
+    alerts=(0.25, 1),
+)
+API_REQUESTS: Final = Counter(
+    "billing.api.requests",
+    "REST calls answered, by the route's template",
+    labels=(Label("endpoint"), Label("status_code")),
+)
 
 
 class HttpMetrics:
     """How many HTTP requests were answered, with what, and how fast."""
 
     def __init__(self, meter: Meter) -> None:
-        self._standard = meter.create_histogram(
-            "http.server.request.duration",
-            unit="s",
-            description="Duration of HTTP requests",
-            explicit_bucket_boundaries_advisory=DURATION_BOUNDARIES,
-        )
-        self._requests = meter.create_counter("billing.http.requests", description="HTTP requests answered")
-        self._duration = meter.create_histogram(
-            "billing.http.request.duration",
-            unit="s",
-            description="Duration of HTTP requests",
-            explicit_bucket_boundaries_advisory=DURATION_BOUNDARIES,
-        )
-        self._api = meter.create_counter("billing.api.requests", description="REST calls answered, by route")
+        self._standard = STANDARD.build(meter)
+        self._requests = REQUESTS.build(meter)
+        self._duration = REQUEST_DURATION.build(meter)
+        self._api = API_REQUESTS.build(meter)
 
     def record(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Count one answered request.

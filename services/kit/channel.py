@@ -16,7 +16,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from services.kit import logs, telemetry
 from services.kit.config import KitSettings
-from services.kit.interceptors import DURATION_BOUNDARIES, REQUEST_ID_HEADER
+from services.kit.interceptors import REQUEST_ID_HEADER
+from services.kit.metrics import RPC_CLIENT
 from services.kit.server import MAX_MESSAGE_BYTES
 
 DEFAULT_DEADLINE_SECONDS: Final = 10.0
@@ -67,12 +68,7 @@ class Outgoing(grpc.UnaryUnaryClientInterceptor):
     def __init__(self, token: str | None) -> None:
         self._token = token
         self._tracer = trace.get_tracer("services.kit")
-        self._duration = metrics.get_meter("services.kit").create_histogram(
-            "rpc.client.call.duration",
-            unit="s",
-            description="Duration of calls that this process made",
-            explicit_bucket_boundaries_advisory=DURATION_BOUNDARIES,
-        )
+        self._duration = RPC_CLIENT.build(metrics.get_meter("services.kit"))
 
     def intercept_unary_unary(
         self,

@@ -14,13 +14,15 @@ from weakref import WeakMethod
 import psycopg
 import sqlalchemy as sa
 from opentelemetry import metrics
-from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.metrics import Observation
 from psycopg import errors as pg
 from psycopg import sql
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
+from services.kit.instruments import Read
+from services.kit.metrics import DB_POOL, DB_POOL_UTILIZATION
 from services.kit.statements import StatementTelemetry
 
 TRANSACTION_TIMEOUT: Final = timedelta(seconds=5)
@@ -178,23 +180,15 @@ class Database:
     def _declare_metrics(self, role: str) -> None:
         # A scope of its own for each process role: the SDK keeps only the first callback of a name within a scope.
         meter = metrics.get_meter("services.kit.db", attributes={"service": self.service, "role": role})
-        meter.create_observable_gauge(
-            "billing.db.connection_pool",
-            callbacks=[_weakly(self._pool_counts)],
-            description="Connections of the pool by status",
-        )
-        meter.create_observable_gauge(
-            "billing.db.connection_pool_utilization",
-            callbacks=[_weakly(self._pool_utilization)],
-            description="Busy connections over the pool's size, 0 to 1",
-        )
+        DB_POOL.observe(meter, _weakly(self._pool_counts))
+        DB_POOL_UTILIZATION.observe(meter, _weakly(self._pool_utilization))
 
-    def _pool_counts(self, _options: CallbackOptions) -> Iterable[Observation]:
+    def _pool_counts(self) -> Iterable[Observation]:
         pool = cast("QueuePool", self.engine.pool)
         counts = {"idle": pool.checkedin(), "active": pool.checkedout(), "waiting": self._waiting}
         return [Observation(count, {"service": self.service, "status": status}) for status, count in counts.items()]
 
-    def _pool_utilization(self, _options: CallbackOptions) -> Iterable[Observation]:
+    def _pool_utilization(self) -> Iterable[Observation]:
         pool = cast("QueuePool", self.engine.pool)
         return [Observation(pool.checkedout() / self._pool_size, {"service": self.service})]
 
@@ -266,14 +260,12 @@ def _escaped(value: object) -> str:
     return str(value).replace("\\", "\\\\").replace(" ", "\\ ")
 
 
-def _weakly(
-    method: Callable[[CallbackOptions], Iterable[Observation]],
-) -> Callable[[CallbackOptions], Iterable[Observation]]:
+def _weakly(method: Read) -> Read:
     """Let instruments, which live as long as the process, not keep a database alive."""
     reference = WeakMethod(method)
 
-    def observe(options: CallbackOptions) -> Iterable[Observation]:
+    def read() -> Iterable[Observation]:
         alive = reference()
-        return () if alive is None else alive(options)
+        return () if alive is None else alive()
 
-    return observe
+    return read

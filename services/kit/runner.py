@@ -16,14 +16,13 @@ from opentelemetry.trace import Link, SpanKind, StatusCode
 
 from services.kit import logs, sentry, telemetry
 from services.kit.db import Database, is_unavailable
+from services.kit.metrics import JOB_DURATION, JOBS
 from services.kit.outbox import Job, Jobs, JobSpec, LeaseLost, Postpone
 from services.kit.running import RunningJobs
 from services.kit.tables import outbox, schedules
 
 # Tail samplers don't wait longer for the rest of a trace.
 NEW_TRACE_AFTER: Final = timedelta(seconds=60)
-DURATION_BOUNDARIES: Final = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
-STATUSES: Final = ("success", "failed", "dead", "postponed", "lost")
 _MAX_ERROR_LENGTH: Final = 2_000
 
 _log = logging.getLogger(__name__)
@@ -48,16 +47,10 @@ class Runner:
         self._queue = database.service
         self._tracer = trace.get_tracer("services.kit")
         meter = metrics.get_meter("services.kit")
-        self._count = meter.create_counter("billing.jobs", description="Runs of jobs by how they ended")
-        self._duration = meter.create_histogram(
-            "billing.job.processing.duration",
-            unit="s",
-            description="Duration of runs of jobs",
-            explicit_bucket_boundaries_advisory=DURATION_BOUNDARIES,
-        )
+        self._count = JOBS.build(meter)
+        self._duration = JOB_DURATION.build(meter)
         for spec in jobs:
-            for status in STATUSES:
-                self._count.add(0, self._labels(spec, status))
+            JOBS.start(self._count, {"queue": self._queue, "job_name": spec.name})
 
     def run_row(self, row_id: str) -> None:
         """Run the row if it is handed out; a doubled or late message finds it running or done, and does nothing."""

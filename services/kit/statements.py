@@ -7,7 +7,8 @@ import sqlalchemy as sa
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
-BOUNDARIES: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
+from services.kit.metrics import DB_OPERATION
+
 _BEGUN: Final = "statement_begun"
 
 
@@ -18,12 +19,7 @@ class StatementTelemetry:
         """Watch an engine. `namespace` is `database|schema` (OpenTelemetry's conventions for PostgreSQL)."""
         self._namespace = namespace
         self._tracer = trace.get_tracer("services.kit")
-        self._duration = metrics.get_meter("services.kit").create_histogram(
-            "db.client.operation.duration",
-            unit="s",
-            description="Duration of database statements",
-            explicit_bucket_boundaries_advisory=BOUNDARIES,
-        )
+        self._duration = DB_OPERATION.build(metrics.get_meter("services.kit"))
         sa.event.listen(engine, "before_cursor_execute", self._before)
         sa.event.listen(engine, "after_cursor_execute", self._after)
         sa.event.listen(engine, "handle_error", self._failed)
