@@ -1,6 +1,6 @@
 """Windows of usage: quarters of an hour in UTC, hours, days and months of any IANA time zone."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import Enum, auto
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -9,7 +9,6 @@ from services.kit.errors import InvalidArgument
 from services.usage.domain.instant import QUARTER, quarter
 
 _HOUR: Final = timedelta(hours=1)
-_MONTHS: Final = 12
 
 
 class Window(Enum):
@@ -51,11 +50,13 @@ def bounds(window: Window, instant: datetime, zone: ZoneInfo) -> tuple[datetime,
         into = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
         start = instant - into
         return start, start + _HOUR
-    if window is Window.DAY:
-        day = local.date()
-        return _midnight(day.year, day.month, day.day, zone), _next_midnight(local, zone)
-    year, month = (local.year + 1, 1) if local.month == _MONTHS else (local.year, local.month + 1)
-    return _midnight(local.year, local.month, 1, zone), _midnight(year, month, 1, zone)
+    day = local.date() if window is Window.DAY else local.date().replace(day=1)
+    start, end = _midnight(day, zone), _midnight(_next(window, day), zone)
+    if instant >= end:
+        # The clock was put back over midnight (St. John's, until 2011): what has begun does not begin again.
+        day = _next(window, day)
+        start, end = end, _midnight(_next(window, day), zone)
+    return start, end
 
 
 def cuts(window: Window, start: datetime, end: datetime, zone: ZoneInfo, *, most: int) -> list[datetime] | None:
@@ -75,10 +76,15 @@ def cuts(window: Window, start: datetime, end: datetime, zone: ZoneInfo, *, most
     return [*found, end]
 
 
-def _midnight(year: int, month: int, day: int, zone: ZoneInfo) -> datetime:
-    return datetime(year, month, day, tzinfo=zone).astimezone(UTC)
+def _midnight(day: date, zone: ZoneInfo) -> datetime:
+    """Return the first instant of a day.
+
+    The first of two where the clock shows midnight twice (Havana, Azores); where it leaves midnight out (Beirut, Cairo),
+    the moment at which it is put forward: midnight by the offset before, as no zone is put forward over midnight.
+    """
+    return datetime(day.year, day.month, day.day, tzinfo=zone, fold=0).astimezone(UTC)
 
 
-def _next_midnight(local: datetime, zone: ZoneInfo) -> datetime:
-    following = local.date() + timedelta(days=1)
-    return _midnight(following.year, following.month, following.day, zone)
+def _next(window: Window, day: date) -> date:
+    """Return the day after, or the first of the month after a first."""
+    return day + timedelta(days=1) if window is Window.DAY else (day + timedelta(days=31)).replace(day=1)

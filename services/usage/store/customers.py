@@ -26,28 +26,43 @@ from services.usage.tables import (
     rollups,
 )
 
+
+def _first(last: str) -> str:
+    """Return an expression for the first instant at which the clock shows the midnight that begins a month.
+
+    Where it shows it twice (Havana, on 1 November 2026), PostgreSQL takes the last one: `last`. The moment before is of
+    the same month then, and as much later by the clock as the clock was put back.
+    """
+    before = f"({last} - interval '1 microsecond')"
+    put_back = f"({before} AT TIME ZONE {{zone}}) - ({last} AT TIME ZONE {{zone}}) + interval '1 microsecond'"
+    return f"CASE WHEN date_trunc('month', {before}, {{zone}}) = {last} THEN {last} - ({put_back}) ELSE {last} END"
+
+
+_MONTH: Final = _first("date_trunc('month', {instant}, {zone})")
+_NEXT_MONTH: Final = _first(
+    "((date_trunc('month', {instant} AT TIME ZONE {zone}) + interval '1 month') AT TIME ZONE {zone})"
+)
 # The period that an instant is in: a billing period, or else the calendar month of the customer's time zone, cut by the
 # billing periods around it. `zone` and `instant` are column expressions of the surrounding query.
-PERIOD_START: Final = """
-    (SELECT CASE WHEN p.end_time > {instant} THEN p.start_time
-                 ELSE greatest(date_trunc('month', {instant}, {zone}), p.end_time) END
+PERIOD_START: Final = f"""
+    (SELECT CASE WHEN p.end_time > {{instant}} THEN p.start_time
+                 ELSE greatest({_MONTH}, p.end_time) END
      FROM (SELECT 1) AS one
      LEFT JOIN LATERAL (SELECT start_time, end_time FROM periods
-                        WHERE customer = {customer} AND start_time <= {instant}
+                        WHERE customer = {{customer}} AND start_time <= {{instant}}
                         ORDER BY start_time DESC LIMIT 1) AS p ON true)
-"""
-PERIOD_END: Final = """
-    (SELECT CASE WHEN p.end_time > {instant} THEN p.end_time
-                 ELSE least((date_trunc('month', {instant} AT TIME ZONE {zone}) + interval '1 month') AT TIME ZONE {zone},
-                            n.start_time) END
+"""  # noqa: S608 - the parts are constants
+PERIOD_END: Final = f"""
+    (SELECT CASE WHEN p.end_time > {{instant}} THEN p.end_time
+                 ELSE least({_NEXT_MONTH}, n.start_time) END
      FROM (SELECT 1) AS one
      LEFT JOIN LATERAL (SELECT start_time, end_time FROM periods
-                        WHERE customer = {customer} AND start_time <= {instant}
+                        WHERE customer = {{customer}} AND start_time <= {{instant}}
                         ORDER BY start_time DESC LIMIT 1) AS p ON true
      LEFT JOIN LATERAL (SELECT start_time FROM periods
-                        WHERE customer = {customer} AND start_time > {instant}
+                        WHERE customer = {{customer}} AND start_time > {{instant}}
                         ORDER BY start_time LIMIT 1) AS n ON true)
-"""
+"""  # noqa: S608
 _OF_CUSTOMER: Final = {"customer": "c.number", "zone": "c.time_zone", "instant": "CAST(:instant AS timestamptz)"}
 _FIND: Final = sa.text(
     f"""
