@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from services.kit.settings import variable
 
@@ -14,6 +15,17 @@ def package_version() -> str:
         return version("meterscope")
     except PackageNotFoundError:
         return "0.0.0"
+
+
+def check_dsn(dsn: str) -> None:
+    """Refuse what is no Sentry DSN.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    parts = urlsplit(dsn)
+    if parts.scheme not in {"http", "https"} or not parts.username or not parts.path.strip("/"):
+        raise ValueError("is not a DSN such as https://KEY@HOST/PROJECT")
 
 
 @dataclass(frozen=True)
@@ -30,8 +42,27 @@ class KitSettings:
         choices=("DEBUG", "INFO", "WARNING", "ERROR"),
         help="least level that is logged: DEBUG, INFO, WARNING or ERROR",
     )
+    log_dir: Path | None = variable(
+        "LOG_DIR", default=None, help="folder for log files beside standard output; any number of processes share it"
+    )
+    log_file_bytes: int = variable(
+        "LOG_FILE_BYTES", default=20_000_000, minimum=1_000, help="size at which a log file is set aside"
+    )
+    log_retention_days: int = variable(
+        "LOG_RETENTION_DAYS", default=30, minimum=1, help="days that log files are kept which were set aside"
+    )
+    log_files: int = variable(
+        "LOG_FILES", default=100, minimum=1, help="log files kept which were set aside, of each kind and process"
+    )
     otlp_endpoint: str | None = variable(
-        "OTEL_EXPORTER_OTLP_ENDPOINT", default=None, help="OTLP/gRPC collector; without it telemetry goes nowhere"
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        default=None,
+        help="OTLP/gRPC collector; without it traces and logs are not sent anywhere",
+    )
+    metrics_sink: str | None = variable(
+        "METERSCOPE_METRICS_SINK",
+        default=None,
+        help="host:port of the alerts service, to which metrics go where there is no collector, for /metrics",
     )
     trace_file: Path | None = variable(
         "METERSCOPE_TRACE_FILE", default=None, help="spans are appended here as JSON lines"
@@ -42,7 +73,10 @@ class KitSettings:
         secret=True,
         help="bearer token between the services; without it servers listen on loopback only",
     )
-    sentry_dsn: str | None = variable("SENTRY_DSN", default=None, secret=True, help="where errors are reported")
+    sentry_dsn: str | None = variable(
+        "SENTRY_DSN", default=None, secret=True, check=check_dsn, help="where errors are reported"
+    )
+    jaeger_url: str | None = variable("JAEGER_URL", default=None, help="base URL of Jaeger, for links to traces")
     grpc_threads: int = variable(
         "METERSCOPE_GRPC_THREADS", default=32, minimum=1, help="calls that a server handles at once"
     )
@@ -51,6 +85,12 @@ class KitSettings:
         default=timedelta(seconds=10),
         minimum=0,
         help="time that running calls and jobs get at a stop",
+    )
+    stream_idle: timedelta = variable(
+        "METERSCOPE_STREAM_IDLE_SECONDS",
+        default=timedelta(seconds=60),
+        minimum=0.01,
+        help="time after which a caller that sends nothing over its stream, or does not take its answers, is sent away",
     )
     worker_threads: int = variable(
         "METERSCOPE_WORKER_THREADS", default=8, minimum=1, help="jobs that a worker runs at once"

@@ -8,7 +8,7 @@
     ├── Aborted              ABORTED              lost a race; the same request may succeed now
     ├── Unauthenticated      UNAUTHENTICATED      who is asking?
     ├── PermissionDenied     PERMISSION_DENIED    not for this caller
-    ├── ResourceExhausted    RESOURCE_EXHAUSTED   a limit is reached
+    ├── ResourceExhausted    RESOURCE_EXHAUSTED   a limit is reached; `retry_after` where it will pass by itself
     └── Unavailable          UNAVAILABLE          try again after `retry_after` seconds; nothing was acknowledged
 
 A service derives its own (`class InvoiceNotFound(NotFound)`) with one sentence each. `reason` travels as
@@ -38,6 +38,8 @@ class ServiceError(Exception):
 
     status: ClassVar[str] = "INTERNAL"
     reason: str = "INTERNAL"
+    # Seconds after which the same request may succeed; None if nothing is known of that.
+    retry_after: float | None = None
 
     def __init__(
         self,
@@ -110,10 +112,22 @@ class PermissionDenied(ServiceError):
 
 
 class ResourceExhausted(ServiceError):
-    """A limit is reached."""
+    """A limit is reached. `retry_after` (seconds) says when to come back, if it passes by itself."""
 
     status = "RESOURCE_EXHAUSTED"
     reason = "RESOURCE_EXHAUSTED"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        reason: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        violations: Sequence[FieldViolation] = (),
+    ) -> None:
+        super().__init__(message, reason=reason, metadata=metadata, violations=violations)
+        self.retry_after = retry_after
 
 
 class Unavailable(ServiceError):

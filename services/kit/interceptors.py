@@ -4,6 +4,7 @@ One interceptor does it all: each layer of grpcio interceptors costs a call some
 """
 
 import hmac
+import itertools
 import logging
 import time
 import uuid
@@ -22,9 +23,12 @@ from services.kit import logs, telemetry
 from services.kit.errors import InvalidArgument, ServiceError, Unauthenticated
 from services.kit.metrics import AUTH_FAILURES, RPC_SERVER
 from services.kit.status import nul_field, to_service_error, to_status
+from services.kit.streams import Cancelled, Streams
 
 REQUEST_ID_HEADER: Final = "x-request-id"
-_MAX_REQUEST_ID: Final = 128
+# How a request reached us, where it was not by gRPC: the gateway says so.
+TRANSPORT_HEADER: Final = "x-meterscope-transport"
+MAX_REQUEST_ID: Final = 128
 _QUIET: Final = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 _FAULTS: Final = {"INTERNAL", "UNAVAILABLE"}
 
@@ -36,6 +40,8 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 Authenticate = Callable[[Mapping[str, str]], str]
 
 principal: ContextVar[str] = ContextVar("principal", default="")
+# As the caller put it: any text, empty for gRPC.
+transport: ContextVar[str] = ContextVar("transport", default="")
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,9 @@ def service_token(token: str | None) -> Authenticate:
 class Entry(grpc.ServerInterceptor):
     """The interceptor of every server."""
 
-    def __init__(self, authenticate: Authenticate) -> None:
+    def __init__(self, authenticate: Authenticate, streams: Streams) -> None:
         self._authenticate = authenticate
+        self._streams = streams
         self._tracer = trace.get_tracer("services.kit")
         meter = metrics.get_meter("services.kit")
         self._duration = RPC_SERVER.build(meter)
@@ -100,7 +107,12 @@ class Entry(grpc.ServerInterceptor):
                 request_deserializer=_tolerant(handler.request_deserializer),
                 response_serializer=handler.response_serializer,
             )
-        return handler
+        assert handler.stream_stream is not None  # noqa: S101 - the last of the four kinds
+        return grpc.stream_stream_rpc_method_handler(
+            self._both(handler.stream_stream, method, metadata),
+            request_deserializer=_tolerant(handler.request_deserializer),
+            response_serializer=handler.response_serializer,
+        )
 
     def _unary(self, behaviour: Callable[..., Any], method: str, metadata: Mapping[str, str]) -> Callable[..., Any]:
         def call(request: Any, context: grpc.ServicerContext) -> Any:
@@ -118,8 +130,21 @@ class Entry(grpc.ServerInterceptor):
 
     def _incoming(self, behaviour: Callable[..., Any], method: str, metadata: Mapping[str, str]) -> Callable[..., Any]:
         def call(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
-            with self._call(method, metadata, None, context):
-                return behaviour(_decoded(requests), context)
+            with (
+                self._call(method, metadata, None, context),
+                self._streams.opened(_decoded(requests), context) as stream,
+            ):
+                return behaviour(stream, context)
+
+        return call
+
+    def _both(self, behaviour: Callable[..., Any], method: str, metadata: Mapping[str, str]) -> Callable[..., Any]:
+        def call(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+            with (
+                self._call(method, metadata, None, context),
+                self._streams.opened(_decoded(requests), context, is_endless=True) as stream,
+            ):
+                yield from stream.sent(behaviour(stream, context))
 
         return call
 
@@ -129,12 +154,14 @@ class Entry(grpc.ServerInterceptor):
     ) -> Iterator[None]:
         """Everything around one call. Aborts it with the translated error, if there is one."""
         started = time.perf_counter()
-        request_id = metadata.get(REQUEST_ID_HEADER, "")[:_MAX_REQUEST_ID] or uuid.uuid4().hex
+        request_id = metadata.get(REQUEST_ID_HEADER, "")[:MAX_REQUEST_ID] or uuid.uuid4().hex
         context.set_trailing_metadata(((REQUEST_ID_HEADER, request_id),))
         id_token = logs.request_id.set(request_id)
+        transport_token = transport.set(metadata.get(TRANSPORT_HEADER, ""))
         context_token = otel_context.attach(telemetry.extract(metadata))
         attributes = {"rpc.system.name": "grpc", "rpc.method": method[1:]}
         error: ServiceError | None = None
+        code = "OK"
         try:
             with self._tracer.start_as_current_span(
                 method[1:],
@@ -147,6 +174,10 @@ class Entry(grpc.ServerInterceptor):
                     principal.set(self._authenticate(metadata))
                     _check(request, context)
                     yield
+                except GeneratorExit:
+                    # Whoever took the answers is gone.
+                    code = Cancelled.status
+                    raise
                 except Exception as caught:  # noqa: BLE001 - the one place where errors become statuses
                     error = _translate(caught, method, request)
                     if isinstance(error, Unauthenticated):
@@ -155,12 +186,15 @@ class Entry(grpc.ServerInterceptor):
                     if error.status in _FAULTS:
                         span.set_status(StatusCode.ERROR, error.message)
                         span.record_exception(caught)
-                code = error.status if error else "OK"
-                span.set_attribute("rpc.response.status_code", code)
-                # Within the span: where it is kept, the duration gets an exemplar that leads to it.
-                self._duration.record(time.perf_counter() - started, {**attributes, "rpc.response.status_code": code})
+                    code = error.status
+                finally:
+                    labels = {**attributes, "rpc.response.status_code": code}
+                    span.set_attribute("rpc.response.status_code", code)
+                    # Within the span: where it is kept, the duration gets an exemplar that leads to it.
+                    self._duration.record(time.perf_counter() - started, labels)
         finally:
             otel_context.detach(context_token)
+            transport.reset(transport_token)
             logs.request_id.reset(id_token)
         if error is not None:
             context.abort_with_status(to_status(error))
@@ -182,7 +216,7 @@ def _decoded(requests: Iterator[Any]) -> Iterator[Any]:
         InvalidArgument: the bytes of one are no message.
         Cancelled: the caller is gone before the end.
     """
-    while True:
+    for position in itertools.count():
         try:
             request = next(requests)
         except StopIteration:
@@ -190,15 +224,12 @@ def _decoded(requests: Iterator[Any]) -> Iterator[Any]:
         except grpc.RpcError:
             raise Cancelled("the caller broke the stream off") from None
         if isinstance(request, Undecodable):
-            raise InvalidArgument(request.message, reason="UNDECODABLE")
+            raise InvalidArgument(
+                f"request {position} of the stream, from 0: {request.message}",
+                reason="UNDECODABLE",
+                metadata={"position": str(position)},
+            )
         yield request
-
-
-class Cancelled(ServiceError):
-    """Nobody waits for the answer any more."""
-
-    status = "CANCELLED"
-    reason = "CANCELLED"
 
 
 class DeadlineExceeded(ServiceError):

@@ -19,9 +19,10 @@ from grpc_reflection.v1alpha import reflection
 
 from services.kit.config import KitSettings
 from services.kit.interceptors import Authenticate, Entry, service_token
+from services.kit.streams import Streams
 
 MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
-_HEALTH_EVERY_SECONDS: Final = 2.0
+_WATCH_EVERY_SECONDS: Final = 2.0
 _GARBAGE_AFTER: Final = 50_000  # objects more than were freed; Python's own default is 700
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -81,10 +82,11 @@ class Server:
         self._health = health.HealthServicer()
         self._is_serving = True
         self._stopping = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, name="health", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._streams = Streams(idle=settings.stream_idle)
         self._server = grpc.server(
             ThreadPoolExecutor(settings.grpc_threads, thread_name_prefix="grpc"),
-            interceptors=[Entry(authenticate or service_token(settings.service_token))],
+            interceptors=[Entry(authenticate or service_token(settings.service_token), self._streams)],
             options=_OPTIONS,
         )
         register(self._server)
@@ -110,19 +112,23 @@ class Server:
         self.address = f"{self.address.rpartition(':')[0]}:{port}"
         self._server.start()
         self._report(serving=self._check is None or self._check())
-        if self._check is not None:
-            self._watcher.start()
+        self._watcher.start()
         _log.info("listening", extra={"address": self.address})
         return port
 
     def stop(self) -> None:
-        """Refuse new calls, let the running ones end (bounded by the grace setting), then close."""
+        """Refuse new calls, let the running ones end (bounded by the grace setting), then close.
+
+        Streams that would go on for ever end with UNAVAILABLE once they have answered what they are at work on.
+        """
         self._stopping.set()
         self._health.enter_graceful_shutdown()
-        self._server.stop(self._settings.grace.total_seconds()).wait()
+        stopped = self._server.stop(self._settings.grace.total_seconds())
+        self._streams.stop()
+        stopped.wait()
         # It may be asking the database that is closed next.
         if self._watcher.is_alive():
-            self._watcher.join(_HEALTH_EVERY_SECONDS)
+            self._watcher.join(_WATCH_EVERY_SECONDS)
         if self._on_stop is not None:
             self._on_stop()
 
@@ -146,8 +152,9 @@ class Server:
         self.stop()
 
     def _watch(self) -> None:
-        while not self._stopping.wait(_HEALTH_EVERY_SECONDS):
+        while not self._stopping.wait(_WATCH_EVERY_SECONDS):
             self._report(serving=self._check is None or self._check())
+            self._streams.cancel_stalled()
 
     def _report(self, *, serving: bool) -> None:
         if serving != self._is_serving:

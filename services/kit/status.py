@@ -81,7 +81,7 @@ def to_status(error: ServiceError) -> grpc.Status:
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
     if error.violations:
         details.append(_bad_request(error.violations))
-    if isinstance(error, Unavailable):
+    if error.retry_after is not None:
         delay = Duration()
         delay.FromMilliseconds(int(error.retry_after * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))

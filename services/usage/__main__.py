@@ -77,7 +77,8 @@ from services.usage.usecases.publish import Publisher
 from services.usage.usecases.quarantine import Quarantine
 from services.usage.usecases.query import Queries
 from services.usage.usecases.recounts import Recounts
-from services.usage.usecases.reports import Reports
+from services.usage.usecases.reports.maker import ReportMaker
+from services.usage.usecases.reports.reports import Reports
 from services.usage.usecases.reservations import Reservations
 from services.usage.usecases.retention import Retention
 from services.usage.usecases.rollup import Rollup, RollupLoop
@@ -125,7 +126,9 @@ def build_server(settings: Settings) -> Server:
     quarantine = Quarantine(database, catalogue, notifier, now)
     ingested = IngestMetrics(meter)
     corrections = Corrections(database, catalogue, notifier, CorrectionMetrics(meter), ingested, now)
-    events = EventServicer(ingest, Events(database), quarantine, corrections, ingested, now)
+    events = EventServicer(
+        ingest, Events(database), quarantine, corrections, ingested, now, most_streams=settings.streams
+    )
     call_records = CallRecordServicer(
         Calls(database, ingest, call_messages.admitted, CallMetrics(meter), ingested, now)
     )
@@ -208,7 +211,12 @@ def build_worker(settings: Settings, *, lease: timedelta = LEASE) -> Worker:
         jobs,
         Alerts(open_channel(settings.alerts_address, settings.kit)),
         Quarantine(database, catalogue, notifier, now),
-        Upkeep(database, now, accepted=timedelta(days=settings.accept_days)),
+        Upkeep(
+            database,
+            now,
+            accepted=timedelta(days=settings.accept_days),
+            reports_kept=timedelta(days=settings.report_days),
+        ),
         Retention(
             database,
             now,
@@ -242,7 +250,8 @@ def _reporting(
 ) -> tuple[Costs, Reports, Anomalies]:
     outbox = Outbox(database)
     costs = Costs(database, outbox, billing, CostMetrics(meter), now)
-    reports = Reports(database, outbox, billing, costs, positions, ReportMetrics(meter), now)
+    maker = ReportMaker(database, billing, costs, positions, ReportMetrics(meter), now)
+    reports = Reports(database, outbox, maker, now)
     window = timedelta(hours=settings.anomaly_window_hours)
     anomalies = Anomalies(
         database, outbox, positions, AnomalyMetrics(meter), now, window=window, factor=settings.anomaly_factor

@@ -2,83 +2,183 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.metrics import Meter, Observation
 
+from services.kit import interceptors
+from services.kit.instruments import CUSTOMER, Counter, Gauge, Histogram, Label
 from services.usage.domain.correction import Kind
 from services.usage.domain.verdict import Outcome
 
-TRANSPORT: Final = "grpc"
+# How events come in; what says nothing of it, or something else, is `grpc`.
+GRPC: Final = "grpc"
+STREAM: Final = "stream"
+TRANSPORTS: Final = (GRPC, STREAM, "rest", "cloudevents")
+# Customers beyond METRICS_MAX_CUSTOMERS, as counters name them.
+OTHER: Final = "other"
+# Whose usage a turn of the rollup could not add, where that is not known: that of all who sent some.
+ALL: Final = "all"
+UNAVAILABLE: Final = "unavailable"
+DATA: Final = "data"
+INTERNAL: Final = "internal"
 
-# 1 is the bound of the latency alert.
+_CUSTOMER: Final = Label(CUSTOMER)
+_METER: Final = Label("metric_type")
+_LIMIT: Final = Label("limit_type")
+_TRANSPORT: Final = Label("transport", TRANSPORTS)
+_STATUS: Final = Label("status", ("success", "failed"))
 _INGESTION: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-# From live traffic to a backfill of months.
-_LAG: Final = (0.1, 0.25, 0.5, 1, 5, 30, 300, 3_600, 86_400, 2_592_000)
-_REDIS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1)
-_ROLLUP: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+EVENTS_INGESTED: Final = Counter(
+    "billing.events.ingested",
+    "Events by what became of them",
+    labels=(Label("outcome", tuple(outcome.name.lower() for outcome in Outcome)), _TRANSPORT),
+)
+INGESTION_DURATION: Final = Histogram(
+    "billing.event.ingestion.duration",
+    "Time to take a batch of events in, durably",
+    unit="s",
+    labels=(_TRANSPORT,),
+    boundaries=_INGESTION,
+    alerts=(1,),
+)
+EVENT_LAG: Final = Histogram(
+    "billing.event.lag",
+    "Time from an event to its being billable",
+    unit="s",
+    # From live traffic to a backfill of months.
+    boundaries=(0.1, 0.25, 0.5, 1, 5, 30, 300, 3_600, 86_400, 2_592_000),
+    alerts=(1, 5, 30, 300),
+)
+EVENT_CORRECTIONS: Final = Counter(
+    "billing.event.corrections",
+    "Events that were amended or cancelled, in periods that were open or closed",
+    labels=(Label("kind", tuple(kind.lower() for kind in Kind)), Label("period", ("open", "closed"))),
+)
+CALLS_PROCESSED: Final = Counter(
+    "billing.cdr.processed",
+    "Call records by what became of them, type and country called",
+    labels=(_STATUS, Label("call_type"), Label("destination")),
+)
+CALLS_DURATION: Final = Histogram(
+    "billing.cdr.processing.duration",
+    "Time to take a batch of call records in, durably",
+    unit="s",
+    labels=(_STATUS,),
+    boundaries=_INGESTION,
+    alerts=(1, 5),
+)
+
+USAGE_INCREMENT: Final = Counter(
+    "billing.usage.increment", "Usage added to the totals, in the meter's unit", labels=(_CUSTOMER, _METER)
+)
+USAGE_INCREMENT_ERRORS: Final = Counter(
+    "billing.usage.increment.errors",
+    "Turns of the rollup that failed and were repeated, by whose usage waits for them; `all` where that is not known",
+    labels=(_CUSTOMER, _METER, Label("error_type", (UNAVAILABLE, DATA, INTERNAL))),
+)
+ROLLUP_DURATION: Final = Histogram(
+    "billing.rollup.duration",
+    "Duration of the turns of the rollup",
+    unit="s",
+    boundaries=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
+    alerts=(1,),
+)
+ROLLUP_LAG: Final = Gauge("billing.rollup.lag", "Age of the newest complete totals", unit="s")
+OLDEST_SNAPSHOT: Final = Gauge(
+    "billing.rollup.oldest_snapshot", "Age of the oldest snapshot of the database server", unit="s"
+)
+HELD_BACK: Final = Gauge(
+    "billing.rollup.held_back",
+    "Age of transactions of others that hold the rollup back",
+    unit="s",
+    labels=(Label("database"), Label("application")),
+)
+TOTALS_DRIFT: Final = Gauge(
+    "billing.integrity.totals_drift",
+    "Quarters of an hour whose totals are not what a recount of their events gives",
+)
+
+USAGE_PERCENTAGE: Final = Gauge(
+    "billing.usage.percentage", "Used share of limits in percent, 0 to 100 and above", labels=(_CUSTOMER, _LIMIT)
+)
+USING_DEFAULTS: Final = Gauge(
+    "billing.tenant.using_defaults",
+    "1 for customers without a plan, to whom the default limits apply, 0 for others",
+    labels=(_CUSTOMER,),
+)
+LIMIT_EXCEEDED: Final = Counter(
+    "billing.limit.exceeded", "Limit checks and reservations that were refused", labels=(_CUSTOMER, _LIMIT)
+)
+LIMIT_CHECKS: Final = Counter(
+    "billing.limit.checks",
+    "Limit checks by where the answer came from",
+    labels=(Label("answered_from", ("live", "database")),),
+)
+
+REDIS_DURATION: Final = Histogram(
+    "billing.redis.operation.duration",
+    "Duration of commands to Redis",
+    unit="s",
+    labels=(Label("operation", ("hget", "hset", "del", "info", "scan")),),
+    boundaries=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1),
+    alerts=(0.1,),
+)
+REDIS_MEMORY: Final = Gauge("billing.redis.memory", "Memory that Redis uses", unit="By")
+REDIS_USAGE_KEYS: Final = Gauge("billing.redis.usage_keys_total", "Keys of usage in Redis")
+REDIS_CONNECTIONS: Final = Gauge("billing.redis.connections_active", "Connections that Redis has open")
+
+PERIODS_PRICED: Final = Counter("billing.usage.priced", "Periods of customers that were priced by day")
+PRICING_FAILURES: Final = Counter("billing.usage.pricing.failures", "Times that billing gave no prices")
+REPORT_DURATION: Final = Histogram(
+    "billing.usage.report.duration",
+    "Time to make a usage report",
+    unit="s",
+    labels=(Label("made_by", ("call", "job")),),
+    boundaries=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)
+ANOMALIES: Final = Counter(
+    "billing.usage.anomalies", "Anomalies that were found", labels=(Label("kind", ("spike", "drop")),)
+)
+WINDOWS_JUDGED: Final = Counter("billing.usage.windows.judged", "Windows of customers' meters that were judged")
 
 
 class IngestMetrics:
     """What comes in."""
 
     def __init__(self, meter: Meter) -> None:
-        """Declare the instruments; each outcome starts at 0, so that `rate` sees the first."""
-        self._events = meter.create_counter("billing.events.ingested", description="Events by what became of them")
-        self._duration = meter.create_histogram(
-            "billing.event.ingestion.duration",
-            unit="s",
-            description="Time to take a batch of events in, durably",
-            explicit_bucket_boundaries_advisory=_INGESTION,
-        )
-        for outcome in Outcome:
-            self._events.add(0, {"outcome": outcome.name.lower(), "transport": TRANSPORT})
+        self._events = EVENTS_INGESTED.build(meter)
+        self._duration = INGESTION_DURATION.build(meter)
 
     def took(self, counts: Sequence[tuple[Outcome, int]], seconds: float) -> None:
-        """Record a batch: how many events had which outcome, and how long it took."""
+        """Record a batch of the call that is under way: how many events had which outcome, and how long it took."""
+        given = interceptors.transport.get()
+        transport = given if given in TRANSPORTS else GRPC
         for outcome, count in counts:
             if count:
-                self._events.add(count, {"outcome": outcome.name.lower(), "transport": TRANSPORT})
-        self._duration.record(seconds, {"transport": TRANSPORT})
+                self._events.add(count, {"outcome": outcome.name.lower(), "transport": transport})
+        self._duration.record(seconds, {"transport": transport})
 
 
 class CorrectionMetrics:
     """What is corrected."""
 
     def __init__(self, meter: Meter) -> None:
-        """Declare the instrument; each kind starts at 0."""
-        self._corrections = meter.create_counter(
-            "billing.event.corrections", description="Events that were amended or cancelled"
-        )
-        for kind in Kind:
-            for is_adjustment in (False, True):
-                self._corrections.add(0, _labels(kind, is_adjustment=is_adjustment))
+        self._corrections = EVENT_CORRECTIONS.build(meter)
 
     def corrected(self, kind: Kind, *, is_adjustment: bool) -> None:
         """Count a correction; one of a closed period is an adjustment."""
-        self._corrections.add(1, _labels(kind, is_adjustment=is_adjustment))
-
-
-def _labels(kind: Kind, *, is_adjustment: bool) -> dict[str, str]:
-    return {"kind": kind.lower(), "period": "closed" if is_adjustment else "open"}
+        self._corrections.add(1, {"kind": kind.lower(), "period": "closed" if is_adjustment else "open"})
 
 
 class CallMetrics:
     """What becomes of call records."""
 
     def __init__(self, meter: Meter) -> None:
-        """Declare the instruments; failures start at 0, so that `rate` sees the first."""
-        self._processed = meter.create_counter(
-            "billing.cdr.processed", description="Call records by what became of them, type and country called"
-        )
-        self._duration = meter.create_histogram(
-            "billing.cdr.processing.duration",
-            unit="s",
-            description="Time to take a batch of call records in, durably",
-            explicit_bucket_boundaries_advisory=_INGESTION,
-        )
-        for status in ("success", "failed"):
-            self._processed.add(0, {"status": status, "call_type": "unknown", "destination": "unknown"})
+        self._processed = CALLS_PROCESSED.build(meter, {"call_type": "unknown", "destination": "unknown"})
+        self._duration = CALLS_DURATION.build(meter)
 
     def processed(self, counts: Mapping[tuple[str, str, str], int]) -> None:
         """Count records by status (success, failed), call type and country."""
@@ -94,13 +194,7 @@ class RedisMetrics:
     """What Redis takes."""
 
     def __init__(self, meter: Meter) -> None:
-        """Declare the instrument."""
-        self._duration = meter.create_histogram(
-            "billing.redis.operation.duration",
-            unit="s",
-            description="Duration of commands to Redis",
-            explicit_bucket_boundaries_advisory=_REDIS,
-        )
+        self._duration = REDIS_DURATION.build(meter)
 
     def took(self, operation: str, seconds: float) -> None:
         """Record a command."""
@@ -136,7 +230,7 @@ class Bounded:
         """Return what a customer is called in a label."""
         if customer_id not in self._names:
             if len(self._names) >= self._most:
-                return "other"
+                return OTHER
             self._names.add(customer_id)
         return customer_id
 
@@ -145,21 +239,15 @@ class LimitMetrics:
     """What limits refuse."""
 
     def __init__(self, meter: Meter, *, most_customers: int) -> None:
-        """Declare the instruments; each source starts at 0.
+        """Make the instruments.
 
         Args:
             meter: where.
             most_customers: customers with a label of their own; the others are counted as `other`.
         """
         self._bounded = Bounded(most_customers)
-        self._exceeded = meter.create_counter(
-            "billing.limit.exceeded", description="Limit checks and reservations that were refused"
-        )
-        self._answered = meter.create_counter(
-            "billing.limit.checks", description="Limit checks by where the answer came from"
-        )
-        for source in ("live", "database"):
-            self._answered.add(0, {"answered_from": source})
+        self._exceeded = LIMIT_EXCEEDED.build(meter)
+        self._answered = LIMIT_CHECKS.build(meter)
 
     def answered(self, source: str) -> None:
         """Count a check; `source` is live or database."""
@@ -167,7 +255,7 @@ class LimitMetrics:
 
     def exceeded(self, customer_id: str, meter_id: str) -> None:
         """Count a check or a reservation that was refused."""
-        self._exceeded.add(1, {"customer_id": self._bounded.label(customer_id), "limit_type": meter_id})
+        self._exceeded.add(1, {CUSTOMER: self._bounded.label(customer_id), "limit_type": meter_id})
 
 
 @dataclass
@@ -186,35 +274,31 @@ class LimitGauges:
     """The state of limits and of Redis."""
 
     def __init__(self, meter: Meter, state: LimitState) -> None:
-        """Declare the instruments. `state` is read at each export."""
+        """Make the instruments. `state` is read at each export."""
         self._state = state
-        for name, unit, observe, description in (
-            # No unit where Prometheus would append it to the name.
-            ("billing.usage.percentage", "", self._shares, "Used share of limits in percent"),
-            ("billing.tenant.using_defaults", "", self._without_plan, "1 for customers without a plan, 0 for others"),
-            ("billing.redis.memory", "By", self._memory, "Memory that Redis uses"),
-            ("billing.redis.usage_keys_total", "", self._usage_keys, "Keys of usage in Redis"),
-            ("billing.redis.connections_active", "", self._connections, "Connections that Redis has open"),
-        ):
-            meter.create_observable_gauge(name, callbacks=[observe], unit=unit, description=description)
+        USAGE_PERCENTAGE.observe(meter, self._shares)
+        USING_DEFAULTS.observe(meter, self._without_plan)
+        REDIS_MEMORY.observe(meter, self._memory)
+        REDIS_USAGE_KEYS.observe(meter, self._usage_keys)
+        REDIS_CONNECTIONS.observe(meter, self._connections)
 
-    def _shares(self, _options: CallbackOptions) -> Iterable[Observation]:
+    def _shares(self) -> Iterable[Observation]:
         for share in self._state.shares:
-            yield Observation(share.percent, {"customer_id": share.customer_id, "limit_type": share.meter_id})
+            yield Observation(share.percent, {CUSTOMER: share.customer_id, "limit_type": share.meter_id})
 
-    def _without_plan(self, _options: CallbackOptions) -> Iterable[Observation]:
+    def _without_plan(self) -> Iterable[Observation]:
         for customer_id, is_without in self._state.without_plan:
-            yield Observation(int(is_without), {"customer_id": customer_id})
+            yield Observation(int(is_without), {CUSTOMER: customer_id})
 
-    def _memory(self, _options: CallbackOptions) -> Iterable[Observation]:
+    def _memory(self) -> Iterable[Observation]:
         if self._state.server is not None:
             yield Observation(self._state.server.memory)
 
-    def _usage_keys(self, _options: CallbackOptions) -> Iterable[Observation]:
+    def _usage_keys(self) -> Iterable[Observation]:
         if self._state.server is not None:
             yield Observation(self._state.server.usage_keys)
 
-    def _connections(self, _options: CallbackOptions) -> Iterable[Observation]:
+    def _connections(self) -> Iterable[Observation]:
         if self._state.server is not None:
             yield Observation(self._state.server.connections)
 
@@ -230,9 +314,12 @@ class Holder:
 
 @dataclass
 class RollupState:
-    """What the process that rolls up knows; None where no process of ours does, which then reports nothing."""
+    """What the process that rolls up knows; None in all others, which then report nothing.
 
-    lag: float | None = None
+    `as_of` is up to when totals are complete: what has been acknowledged before it is in them.
+    """
+
+    as_of: datetime | None = None
     snapshot_age: float | None = None
     holders: Sequence[Holder] = ()
 
@@ -248,15 +335,11 @@ class DriftMetrics:
     """Whether totals are what their events give."""
 
     def __init__(self, meter: Meter, state: DriftState) -> None:
-        """Declare the instrument; `state` is read at each export."""
+        """Make the instrument; `state` is read at each export."""
         self._state = state
-        meter.create_observable_gauge(
-            "billing.integrity.totals_drift",
-            callbacks=[self._quarters],
-            description="Quarters of an hour whose totals are not what a recount of their events gives",
-        )
+        TOTALS_DRIFT.observe(meter, self._quarters)
 
-    def _quarters(self, _options: CallbackOptions) -> Iterable[Observation]:
+    def _quarters(self) -> Iterable[Observation]:
         if self._state.quarters is not None:
             yield Observation(self._state.quarters)
 
@@ -265,7 +348,7 @@ class RollupMetrics:
     """What the rollup does."""
 
     def __init__(self, meter: Meter, state: RollupState, *, most_customers: int) -> None:
-        """Declare the instruments.
+        """Make the instruments.
 
         Args:
             meter: where.
@@ -274,36 +357,29 @@ class RollupMetrics:
         """
         self._state = state
         self._bounded = Bounded(most_customers)
-        self._increment = meter.create_counter("billing.usage.increment", description="Usage added to the totals")
-        self._errors = meter.create_counter(
-            "billing.usage.increment.errors", description="Turns of the rollup that failed and were repeated"
-        )
-        self._lag = meter.create_histogram(
-            "billing.event.lag",
-            unit="s",
-            description="Time from an event to its being billable",
-            explicit_bucket_boundaries_advisory=_LAG,
-        )
-        self._duration = meter.create_histogram(
-            "billing.rollup.duration",
-            unit="s",
-            description="Duration of the turns of the rollup",
-            explicit_bucket_boundaries_advisory=_ROLLUP,
-        )
-        for name, unit, observe, description in (
-            ("billing.rollup.lag", "s", self._rollup_lag, "Age of the newest complete totals"),
-            ("billing.rollup.oldest_snapshot", "s", self._snapshot_age, "Age of the oldest snapshot of the server"),
-            ("billing.rollup.held_back", "s", self._holders, "Age of foreign transactions that hold the rollup"),
-        ):
-            meter.create_observable_gauge(name, callbacks=[observe], unit=unit, description=description)
+        self._increment = USAGE_INCREMENT.build(meter)
+        self._errors = USAGE_INCREMENT_ERRORS.build(meter, {CUSTOMER: ALL, "metric_type": ALL})
+        self._lag = EVENT_LAG.build(meter)
+        self._duration = ROLLUP_DURATION.build(meter)
+        ROLLUP_LAG.observe(meter, self._rollup_lag)
+        OLDEST_SNAPSHOT.observe(meter, self._snapshot_age)
+        HELD_BACK.observe(meter, self._holders)
 
     def added(self, customer_id: str, meter_id: str, amount: float) -> None:
         """Count usage that came into the totals."""
-        self._increment.add(amount, {"customer_id": self._bounded.label(customer_id), "metric_type": meter_id})
+        self._increment.add(amount, {CUSTOMER: self._bounded.label(customer_id), "metric_type": meter_id})
 
-    def failed(self, error_type: str) -> None:
-        """Count a turn that failed: nobody's usage is lost, and the next turn takes it in."""
-        self._errors.add(1, {"customer_id": "", "metric_type": "", "error_type": error_type})
+    def failed(self, error_type: str, waiting: Sequence[tuple[str, str]] = ()) -> None:
+        """Count a turn that failed: nobody's usage is lost, and the next turn takes it in.
+
+        Args:
+            error_type: unavailable, data or internal.
+            waiting: whose usage waits, as (customer, meter); none where that is not known.
+        """
+        for customer_id, meter_id in {(self._bounded.label(customer), meter) for customer, meter in waiting}:
+            self._errors.add(1, {CUSTOMER: customer_id, "metric_type": meter_id, "error_type": error_type})
+        if not waiting:
+            self._errors.add(1, {CUSTOMER: ALL, "metric_type": ALL, "error_type": error_type})
 
     def turned(self, seconds: float, event_age: float | None) -> None:
         """Record a turn: how long it took, and how old the newest events were (None without any)."""
@@ -311,35 +387,25 @@ class RollupMetrics:
         if event_age is not None:
             self._lag.record(event_age)
 
-    def _rollup_lag(self, _options: CallbackOptions) -> Iterable[Observation]:
-        if self._state.lag is not None:
-            yield Observation(self._state.lag)
+    def _rollup_lag(self) -> Iterable[Observation]:
+        if self._state.as_of is not None:
+            yield Observation((datetime.now(UTC) - self._state.as_of).total_seconds())
 
-    def _snapshot_age(self, _options: CallbackOptions) -> Iterable[Observation]:
+    def _snapshot_age(self) -> Iterable[Observation]:
         if self._state.snapshot_age is not None:
             yield Observation(self._state.snapshot_age)
 
-    def _holders(self, _options: CallbackOptions) -> Iterable[Observation]:
+    def _holders(self) -> Iterable[Observation]:
         for holder in self._state.holders:
             yield Observation(holder.seconds, {"database": holder.database, "application": holder.application})
-
-
-_REPORT: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
 class CostMetrics:
     """What pricing does."""
 
     def __init__(self, meter: Meter) -> None:
-        """Declare the instruments; both start at 0."""
-        self._priced = meter.create_counter(
-            "billing.usage.priced", description="Periods of customers that were priced by day"
-        )
-        self._failures = meter.create_counter(
-            "billing.usage.pricing.failures", description="Times that billing gave no prices"
-        )
-        self._priced.add(0)
-        self._failures.add(0)
+        self._priced = PERIODS_PRICED.build(meter)
+        self._failures = PRICING_FAILURES.build(meter)
 
     def priced(self, periods: int) -> None:
         """Count periods."""
@@ -354,13 +420,7 @@ class ReportMetrics:
     """What reports take."""
 
     def __init__(self, meter: Meter) -> None:
-        """Declare the instrument."""
-        self._duration = meter.create_histogram(
-            "billing.usage.report.duration",
-            unit="s",
-            description="Time to make a usage report",
-            explicit_bucket_boundaries_advisory=_REPORT,
-        )
+        self._duration = REPORT_DURATION.build(meter)
 
     def made(self, by: str, seconds: float) -> None:
         """Record a report; `by` is call or job."""
@@ -371,14 +431,8 @@ class AnomalyMetrics:
     """What the search for anomalies does."""
 
     def __init__(self, meter: Meter) -> None:
-        """Declare the instruments; each kind starts at 0."""
-        self._found = meter.create_counter("billing.usage.anomalies", description="Anomalies that were found")
-        self._judged = meter.create_counter(
-            "billing.usage.windows.judged", description="Windows of customers' meters that were judged"
-        )
-        for kind in ("spike", "drop"):
-            self._found.add(0, {"kind": kind})
-        self._judged.add(0)
+        self._found = ANOMALIES.build(meter)
+        self._judged = WINDOWS_JUDGED.build(meter)
 
     def found(self, kind: str) -> None:
         """Count an anomaly that was not known; `kind` is spike or drop."""

@@ -37,6 +37,12 @@ class Settings:
         minimum=1,
         help="transactions in which a server process stores events at a time; what arrives meanwhile shares the next",
     )
+    streams: int = variable(
+        "METERSCOPE_USAGE_STREAMS",
+        default=8,
+        minimum=1,
+        help="streams of events that a server process has open at a time; each occupies one of METERSCOPE_GRPC_THREADS",
+    )
     accept_days: int = variable(
         "METERSCOPE_USAGE_ACCEPT_DAYS", default=400, minimum=1, help="days back from now that events are accepted"
     )
@@ -56,6 +62,12 @@ class Settings:
         default=90,
         minimum=1,
         help="days that held events are kept which were refused at last",
+    )
+    report_days: int = variable(
+        "METERSCOPE_USAGE_REPORT_DAYS",
+        default=7,
+        minimum=1,
+        help="days that reports over long ranges are kept, from when they were asked for",
     )
     drift_every: timedelta = variable(
         "METERSCOPE_USAGE_DRIFT_SECONDS",

@@ -118,7 +118,9 @@ def answer(channel: grpc.Channel, method: MethodDescriptor, requests: list[bytes
     """Send bytes to a method, several where it takes a stream, and say how that ended."""
     path = f"/{method.containing_service.full_name}/{method.name}"
     try:
-        if method.client_streaming:
+        if method.client_streaming and method.server_streaming:
+            list(channel.stream_stream(path)(iter(requests), timeout=30))
+        elif method.client_streaming:
             channel.stream_unary(path)(iter(requests), timeout=30)
         elif method.server_streaming:
             list(channel.unary_stream(path)(requests[0], timeout=30))

@@ -311,6 +311,90 @@ class IngestEventsResponse(_message.Message):
 Global___IngestEventsResponse: _TypeAlias = IngestEventsResponse  # noqa: Y015
 
 @_typing.final
+class StreamEventsRequest(_message.Message):
+    """Asks to store events, as one of several such requests over one call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Names the batch in the answer, in traces and in logs. At most 128 characters count."""
+    traceparent: _builtins.str
+    """W3C `traceparent` of what sends this batch: for its span, and for events that name no trace. The call's own when empty."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
+        """1 to 10,000 events, each at most 64 KiB."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___Event] | None = ...,
+        request_id: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "request_id", b"request_id", "traceparent", b"traceparent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamEventsRequest: _TypeAlias = StreamEventsRequest  # noqa: Y015
+
+@_typing.final
+class StreamEventsResponse(_message.Message):
+    """What became of each event of a request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    DUPLICATE_FIELD_NUMBER: _builtins.int
+    CONFLICT_FIELD_NUMBER: _builtins.int
+    QUARANTINED_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    accepted: _builtins.int
+    """How many were accepted."""
+    duplicate: _builtins.int
+    """How many were stored before with the same content."""
+    conflict: _builtins.int
+    """How many were refused because their identity is stored with other content."""
+    quarantined: _builtins.int
+    """How many are held until their customer or event type is known."""
+    rejected: _builtins.int
+    """How many were refused because something in them is wrong."""
+    request_id: _builtins.str
+    """The request's own."""
+    position: _builtins.int
+    """The request's place in the stream, from 0."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventResult]:
+        """One per event, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___EventResult] | None = ...,
+        accepted: _builtins.int = ...,
+        duplicate: _builtins.int = ...,
+        conflict: _builtins.int = ...,
+        quarantined: _builtins.int = ...,
+        rejected: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "conflict", b"conflict", "duplicate", b"duplicate", "position", b"position", "quarantined", b"quarantined", "rejected", b"rejected", "request_id", b"request_id", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamEventsResponse: _TypeAlias = StreamEventsResponse  # noqa: Y015
+
+@_typing.final
 class EventResult(_message.Message):
     """What became of one event."""
 

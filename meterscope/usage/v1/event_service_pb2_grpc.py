@@ -40,6 +40,11 @@ class EventServiceStub:
                 request_serializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.IngestEventsRequest.SerializeToString,
                 response_deserializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.IngestEventsResponse.FromString,
                 _registered_method=True)
+        self.StreamEvents = channel.stream_stream(
+                '/meterscope.usage.v1.EventService/StreamEvents',
+                request_serializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.StreamEventsRequest.SerializeToString,
+                response_deserializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.StreamEventsResponse.FromString,
+                _registered_method=True)
         self.GetEvent = channel.unary_unary(
                 '/meterscope.usage.v1.EventService/GetEvent',
                 request_serializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.GetEventRequest.SerializeToString,
@@ -88,6 +93,26 @@ class EventServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamEvents(self, request_iterator, context):
+        """Stores batch after batch over one call, and answers each as IngestEvents does, in the order of the requests.
+
+        An answer says that its batch is durable; what was not answered when the stream ends is to be sent again, over any
+        server: the events' own identities make that harmless. The server works on several requests at once and then reads no
+        further, so that a caller should have several unanswered but not wait for all: 8 keep it busy. Requests that are
+        unanswered together have no order among themselves: of two with one identity either may be the first.
+
+        A bad event rejects itself and the stream goes on. The stream ends, after the answers of the requests before, with
+        INVALID_ARGUMENT if a request is no such message, or has no events or too many (`position` in ErrorInfo.metadata says
+        which, from 0), UNAVAILABLE (with a retry delay) if the store cannot be reached, and with reason SERVER_STOPPING if
+        the server stops: open another stream. DEADLINE_EXCEEDED with reason STREAM_IDLE if no request comes for 60 s
+        (METERSCOPE_STREAM_IDLE_SECONDS): open another stream when there is something to send. CANCELLED if answers are not
+        read for as long. RESOURCE_EXHAUSTED with reason TOO_MANY_STREAMS and a retry delay, before anything is read, if the
+        server process has as many streams open as it takes (METERSCOPE_USAGE_STREAMS).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetEvent(self, request, context):
         """Returns one stored event. NOT_FOUND if the customer has no such event.
         """
@@ -97,6 +122,9 @@ class EventServiceServicer:
 
     def ListEvents(self, request, context):
         """Lists a customer's stored events, oldest first; corrected ones too, unless `state` says otherwise.
+
+        NOT_FOUND if there is no such customer. FAILED_PRECONDITION with reason RAW_EVENTS_GONE if the range begins or ends
+        before the oldest raw events that are kept: `kept_from` in ErrorInfo.metadata says which those are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,6 +186,11 @@ def add_EventServiceServicer_to_server(servicer, server):
                     request_deserializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.IngestEventsRequest.FromString,
                     response_serializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.IngestEventsResponse.SerializeToString,
             ),
+            'StreamEvents': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamEvents,
+                    request_deserializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.StreamEventsRequest.FromString,
+                    response_serializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.StreamEventsResponse.SerializeToString,
+            ),
             'GetEvent': grpc.unary_unary_rpc_method_handler(
                     servicer.GetEvent,
                     request_deserializer=meterscope_dot_usage_dot_v1_dot_event__service__pb2.GetEventRequest.FromString,
@@ -217,6 +250,33 @@ class EventService:
             '/meterscope.usage.v1.EventService/IngestEvents',
             meterscope_dot_usage_dot_v1_dot_event__service__pb2.IngestEventsRequest.SerializeToString,
             meterscope_dot_usage_dot_v1_dot_event__service__pb2.IngestEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamEvents(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/meterscope.usage.v1.EventService/StreamEvents',
+            meterscope_dot_usage_dot_v1_dot_event__service__pb2.StreamEventsRequest.SerializeToString,
+            meterscope_dot_usage_dot_v1_dot_event__service__pb2.StreamEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

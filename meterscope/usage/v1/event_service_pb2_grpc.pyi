@@ -41,10 +41,30 @@ class EventServiceStub:
     Returns INVALID_ARGUMENT if the batch is empty or too large, UNAVAILABLE (with a retry delay) if the store cannot
     be reached or the outcome of the commit is not known; nothing is acknowledged then and all of it may be sent again.
     """
+    StreamEvents: _grpc.StreamStreamMultiCallable[_event_service_pb2.StreamEventsRequest, _event_service_pb2.StreamEventsResponse]
+    """Stores batch after batch over one call, and answers each as IngestEvents does, in the order of the requests.
+
+    An answer says that its batch is durable; what was not answered when the stream ends is to be sent again, over any
+    server: the events' own identities make that harmless. The server works on several requests at once and then reads no
+    further, so that a caller should have several unanswered but not wait for all: 8 keep it busy. Requests that are
+    unanswered together have no order among themselves: of two with one identity either may be the first.
+
+    A bad event rejects itself and the stream goes on. The stream ends, after the answers of the requests before, with
+    INVALID_ARGUMENT if a request is no such message, or has no events or too many (`position` in ErrorInfo.metadata says
+    which, from 0), UNAVAILABLE (with a retry delay) if the store cannot be reached, and with reason SERVER_STOPPING if
+    the server stops: open another stream. DEADLINE_EXCEEDED with reason STREAM_IDLE if no request comes for 60 s
+    (METERSCOPE_STREAM_IDLE_SECONDS): open another stream when there is something to send. CANCELLED if answers are not
+    read for as long. RESOURCE_EXHAUSTED with reason TOO_MANY_STREAMS and a retry delay, before anything is read, if the
+    server process has as many streams open as it takes (METERSCOPE_USAGE_STREAMS).
+    """
     GetEvent: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.GetEventRequest, _event_service_pb2.Event]
     """Returns one stored event. NOT_FOUND if the customer has no such event."""
     ListEvents: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.ListEventsRequest, _event_service_pb2.ListEventsResponse]
-    """Lists a customer's stored events, oldest first; corrected ones too, unless `state` says otherwise."""
+    """Lists a customer's stored events, oldest first; corrected ones too, unless `state` says otherwise.
+
+    NOT_FOUND if there is no such customer. FAILED_PRECONDITION with reason RAW_EVENTS_GONE if the range begins or ends
+    before the oldest raw events that are kept: `kept_from` in ErrorInfo.metadata says which those are.
+    """
     AmendEvent: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.AmendEventRequest, _event_service_pb2.Event]
     """Corrects a stored event: another event, with an id of its own, counts instead of it. Both are kept.
 
@@ -90,10 +110,30 @@ class EventServiceAsyncStub(EventServiceStub):
     Returns INVALID_ARGUMENT if the batch is empty or too large, UNAVAILABLE (with a retry delay) if the store cannot
     be reached or the outcome of the commit is not known; nothing is acknowledged then and all of it may be sent again.
     """
+    StreamEvents: _aio.StreamStreamMultiCallable[_event_service_pb2.StreamEventsRequest, _event_service_pb2.StreamEventsResponse]  # type: ignore[assignment]
+    """Stores batch after batch over one call, and answers each as IngestEvents does, in the order of the requests.
+
+    An answer says that its batch is durable; what was not answered when the stream ends is to be sent again, over any
+    server: the events' own identities make that harmless. The server works on several requests at once and then reads no
+    further, so that a caller should have several unanswered but not wait for all: 8 keep it busy. Requests that are
+    unanswered together have no order among themselves: of two with one identity either may be the first.
+
+    A bad event rejects itself and the stream goes on. The stream ends, after the answers of the requests before, with
+    INVALID_ARGUMENT if a request is no such message, or has no events or too many (`position` in ErrorInfo.metadata says
+    which, from 0), UNAVAILABLE (with a retry delay) if the store cannot be reached, and with reason SERVER_STOPPING if
+    the server stops: open another stream. DEADLINE_EXCEEDED with reason STREAM_IDLE if no request comes for 60 s
+    (METERSCOPE_STREAM_IDLE_SECONDS): open another stream when there is something to send. CANCELLED if answers are not
+    read for as long. RESOURCE_EXHAUSTED with reason TOO_MANY_STREAMS and a retry delay, before anything is read, if the
+    server process has as many streams open as it takes (METERSCOPE_USAGE_STREAMS).
+    """
     GetEvent: _aio.UnaryUnaryMultiCallable[_event_service_pb2.GetEventRequest, _event_service_pb2.Event]  # type: ignore[assignment]
     """Returns one stored event. NOT_FOUND if the customer has no such event."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_event_service_pb2.ListEventsRequest, _event_service_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """Lists a customer's stored events, oldest first; corrected ones too, unless `state` says otherwise."""
+    """Lists a customer's stored events, oldest first; corrected ones too, unless `state` says otherwise.
+
+    NOT_FOUND if there is no such customer. FAILED_PRECONDITION with reason RAW_EVENTS_GONE if the range begins or ends
+    before the oldest raw events that are kept: `kept_from` in ErrorInfo.metadata says which those are.
+    """
     AmendEvent: _aio.UnaryUnaryMultiCallable[_event_service_pb2.AmendEventRequest, _event_service_pb2.Event]  # type: ignore[assignment]
     """Corrects a stored event: another event, with an id of its own, counts instead of it. Both are kept.
 
@@ -144,6 +184,28 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def StreamEvents(
+        self,
+        request_iterator: _MaybeAsyncIterator[_event_service_pb2.StreamEventsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_event_service_pb2.StreamEventsResponse], _abc.AsyncIterator[_event_service_pb2.StreamEventsResponse]]:
+        """Stores batch after batch over one call, and answers each as IngestEvents does, in the order of the requests.
+
+        An answer says that its batch is durable; what was not answered when the stream ends is to be sent again, over any
+        server: the events' own identities make that harmless. The server works on several requests at once and then reads no
+        further, so that a caller should have several unanswered but not wait for all: 8 keep it busy. Requests that are
+        unanswered together have no order among themselves: of two with one identity either may be the first.
+
+        A bad event rejects itself and the stream goes on. The stream ends, after the answers of the requests before, with
+        INVALID_ARGUMENT if a request is no such message, or has no events or too many (`position` in ErrorInfo.metadata says
+        which, from 0), UNAVAILABLE (with a retry delay) if the store cannot be reached, and with reason SERVER_STOPPING if
+        the server stops: open another stream. DEADLINE_EXCEEDED with reason STREAM_IDLE if no request comes for 60 s
+        (METERSCOPE_STREAM_IDLE_SECONDS): open another stream when there is something to send. CANCELLED if answers are not
+        read for as long. RESOURCE_EXHAUSTED with reason TOO_MANY_STREAMS and a retry delay, before anything is read, if the
+        server process has as many streams open as it takes (METERSCOPE_USAGE_STREAMS).
+        """
+
+    @_abc_1.abstractmethod
     def GetEvent(
         self,
         request: _event_service_pb2.GetEventRequest,
@@ -157,7 +219,11 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_event_service_pb2.ListEventsResponse, _abc.Awaitable[_event_service_pb2.ListEventsResponse]]:
-        """Lists a customer's stored events, oldest first; corrected ones too, unless `state` says otherwise."""
+        """Lists a customer's stored events, oldest first; corrected ones too, unless `state` says otherwise.
+
+        NOT_FOUND if there is no such customer. FAILED_PRECONDITION with reason RAW_EVENTS_GONE if the range begins or ends
+        before the oldest raw events that are kept: `kept_from` in ErrorInfo.metadata says which those are.
+        """
 
     @_abc_1.abstractmethod
     def AmendEvent(

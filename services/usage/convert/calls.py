@@ -78,7 +78,8 @@ def admitted(calls: Sequence[Call], trace_id: bytes, now_us: int) -> tuple[list[
 
 def ingest_response(messages: Sequence[pb.CallRecord], verdicts: Sequence[Verdict]) -> pb.IngestCallRecordsResponse:
     """Encode what became of the calls of a request."""
-    judged = events.ingest_response([events_pb.Event(id=message.id) for message in messages], verdicts)
+    sent = [events_pb.Event(id=message.id) for message in messages]
+    judged = events.answered(sent, verdicts, events_pb.IngestEventsResponse())
     return pb.IngestCallRecordsResponse(
         results=judged.results,
         accepted=judged.accepted,

@@ -1,7 +1,7 @@
 """Events. On the way in each field is touched once: that is most of what a batch costs here."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import orjson
 
@@ -41,6 +41,8 @@ _STATES: Final = {
 }
 _STATE_VALUES: Final = {state: value for value, state in _STATES.items() if state}
 _new: Final = tuple.__new__
+
+Response = TypeVar("Response", pb.IngestEventsResponse, pb.StreamEventsResponse)
 
 
 def admitted(
@@ -93,9 +95,8 @@ def admitted(
     return events, refused
 
 
-def ingest_response(events: Sequence[pb.Event], verdicts: Sequence[Verdict]) -> pb.IngestEventsResponse:
-    """Encode what became of the events of a request."""
-    response = pb.IngestEventsResponse()
+def answered(events: Sequence[pb.Event], verdicts: Sequence[Verdict], response: Response) -> Response:
+    """Write what became of the events of a request into its response, and return that."""
     add = response.results.add
     counts = [0] * (len(Outcome) + 1)
     for index, (message, verdict) in enumerate(zip(events, verdicts, strict=True)):

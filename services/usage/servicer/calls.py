@@ -31,7 +31,7 @@ class CallRecordServicer(call_record_service_pb2_grpc.CallRecordServiceServicer)
         self, request_iterator: Iterator[pb.ImportCallRecordsRequest], context: grpc.ServicerContext
     ) -> pb.ImportCallRecordsResponse:
         """Store a file."""
-        with self._calls.place():
+        with self._calls.imports.held():
             first = next(request_iterator, pb.ImportCallRecordsRequest())
             found = self._calls.read(
                 _chunks(first, request_iterator),

@@ -1,26 +1,38 @@
 """EventService."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from typing import Final
 
 import grpc
 from opentelemetry import trace
+from opentelemetry.trace import SpanKind
 
 from meterscope.usage.v1 import event_service_pb2 as pb
 from meterscope.usage.v1 import event_service_pb2_grpc
-from services.kit.errors import InvalidArgument
+from services.kit import logs, streams, telemetry
+from services.kit.errors import FieldViolation, InvalidArgument
+from services.kit.interceptors import MAX_REQUEST_ID, transport
+from services.kit.slots import Slots
 from services.kit.telemetry import current_trace_id
 from services.usage.convert import events as convert
 from services.usage.convert import quarantine
 from services.usage.convert.fields import text
 from services.usage.domain.instant import to_us
 from services.usage.domain.verdict import Outcome, Verdict
-from services.usage.metrics import IngestMetrics
+from services.usage.metrics import STREAM, IngestMetrics
 from services.usage.usecases.corrections import Corrections, Wanted
 from services.usage.usecases.events import Events
 from services.usage.usecases.ingest import MAX_EVENTS, Ingest
 from services.usage.usecases.quarantine import Quarantine
+
+# Requests of one stream that are answered at a time: as many as keep the writers busy while answers travel.
+_AT_ONCE: Final = 4
+_AHEAD: Final = 8
+_REQUEST: Final = "meterscope.usage.v1.EventService/StreamEvents request"
+
+_tracer = trace.get_tracer("services.usage")
 
 
 class EventServicer(event_service_pb2_grpc.EventServiceServicer):
@@ -34,6 +46,8 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
         corrections: Corrections,
         metrics: IngestMetrics,
         clock: Callable[[], datetime],
+        *,
+        most_streams: int,
     ) -> None:
         self._ingest = ingest
         self._events = events
@@ -41,28 +55,25 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
         self._corrections = corrections
         self._metrics = metrics
         self._clock = clock
+        self._streams = Slots(
+            most_streams,
+            "streams are open at this server process already, as many as it takes (METERSCOPE_USAGE_STREAMS); come again"
+            " when one has ended, or send by IngestEvents",
+            reason="TOO_MANY_STREAMS",
+        )
 
     def IngestEvents(self, request: pb.IngestEventsRequest, context: grpc.ServicerContext) -> pb.IngestEventsResponse:
         """Store a batch."""
-        started = time.perf_counter()
-        count = len(request.events)
-        if not 0 < count <= MAX_EVENTS:
-            raise InvalidArgument.at(
-                "events", f"{count} events; send 1 to {MAX_EVENTS:,} in a call", reason="BATCH_SIZE"
-            )
-        response = convert.ingest_response(request.events, self._judge(request))
-        counts = [
-            (Outcome.ACCEPTED, response.accepted),
-            (Outcome.DUPLICATE, response.duplicate),
-            (Outcome.CONFLICT, response.conflict),
-            (Outcome.QUARANTINED, response.quarantined),
-            (Outcome.REJECTED, response.rejected),
-        ]
-        span = trace.get_current_span()
-        if span.is_recording():
-            span.set_attributes({f"meterscope.events.{outcome.name.lower()}": number for outcome, number in counts})
-        self._metrics.took(counts, time.perf_counter() - started)
-        return response
+        _check_size(len(request.events))
+        return self._take(request.events, pb.IngestEventsResponse())
+
+    def StreamEvents(
+        self, request_iterator: Iterator[pb.StreamEventsRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.StreamEventsResponse]:
+        """Store batch after batch."""
+        with self._streams.held():
+            transport.set(STREAM)
+            yield from streams.answered(request_iterator, self._answer, at_once=_AT_ONCE, ahead=_AHEAD)
 
     def GetEvent(self, request: pb.GetEventRequest, context: grpc.ServicerContext) -> pb.Event:
         """Show an event."""
@@ -114,14 +125,60 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
             response_type=pb.Event,
         )
 
-    def _judge(self, request: pb.IngestEventsRequest) -> list[Verdict]:
+    def _answer(self, position: int, request: pb.StreamEventsRequest) -> pb.StreamEventsResponse:
+        """Store a batch of a stream: under a span of its own, since that of the stream may go on for days."""
+        _check_size(len(request.events), position)
+        parent = telemetry.extract({"traceparent": request.traceparent}) if request.traceparent else None
+        if request.request_id:
+            logs.request_id.set(request.request_id[:MAX_REQUEST_ID])
+        with _tracer.start_as_current_span(_REQUEST, parent, SpanKind.SERVER, {"meterscope.position": position}):
+            response = pb.StreamEventsResponse(request_id=request.request_id, position=position)
+            return self._take(request.events, response)
+
+    def _take(self, events: Sequence[pb.Event], response: convert.Response) -> convert.Response:
+        """Store a batch and fill in what became of it: the one way for whatever call it came by."""
+        started = time.perf_counter()
+        response = convert.answered(events, self._judge(events), response)
+        counts = [
+            (Outcome.ACCEPTED, response.accepted),
+            (Outcome.DUPLICATE, response.duplicate),
+            (Outcome.CONFLICT, response.conflict),
+            (Outcome.QUARANTINED, response.quarantined),
+            (Outcome.REJECTED, response.rejected),
+        ]
+        span = trace.get_current_span()
+        if span.is_recording():
+            span.set_attributes({f"meterscope.events.{outcome.name.lower()}": number for outcome, number in counts})
+        self._metrics.took(counts, time.perf_counter() - started)
+        return response
+
+    def _judge(self, messages: Sequence[pb.Event]) -> list[Verdict]:
         """Return a verdict for each event: those that are wrong in themselves never reach the database."""
         span = trace.get_current_span().get_span_context()
         trace_id = bytes.fromhex(current_trace_id())
         span_id = span.span_id.to_bytes(8, "big") if span.is_valid else b""
         now_us = to_us(self._clock())
-        events, refused = convert.admitted(request.events, trace_id, now_us)
+        events, refused = convert.admitted(messages, trace_id, now_us)
         verdicts = list(self._ingest.take(events, span_id)) if events else []
         for place, verdict in refused:
             verdicts.insert(place, verdict)
         return verdicts
+
+
+def _check_size(count: int, position: int | None = None) -> None:
+    """Check how many events a request has.
+
+    Raises:
+        InvalidArgument: none, or more than 10,000; with the request's position in its stream, if it has one.
+    """
+    if 0 < count <= MAX_EVENTS:
+        return
+    fault = f"{count} events; send 1 to {MAX_EVENTS:,} in a {'call' if position is None else 'request'}"
+    if position is None:
+        raise InvalidArgument.at("events", fault, reason="BATCH_SIZE")
+    raise InvalidArgument(
+        f"request {position} of the stream, from 0: events: {fault}",
+        reason="BATCH_SIZE",
+        metadata={"position": str(position)},
+        violations=[FieldViolation("events", fault)],
+    )

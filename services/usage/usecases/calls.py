@@ -1,11 +1,9 @@
 """Taking calls in, one by one or as files, and showing them."""
 
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -17,7 +15,8 @@ from opentelemetry import trace
 
 from services.kit import paging
 from services.kit.db import Database
-from services.kit.errors import InvalidArgument, ResourceExhausted
+from services.kit.errors import InvalidArgument
+from services.kit.slots import Slots
 from services.kit.telemetry import current_trace_id
 from services.usage.domain import csv_rows
 from services.usage.domain.call import Call, CallRecord, completed
@@ -97,7 +96,12 @@ class Calls:
         self._metrics = metrics
         self._ingested = ingested
         self._clock = clock
-        self._imports = threading.BoundedSemaphore(_MOST_IMPORTS)
+        # Each holds its slot from before its first byte.
+        self.imports = Slots(
+            _MOST_IMPORTS,
+            "files are being read already; send this one when one of them is done",
+            reason="TOO_MANY_IMPORTS",
+        )
 
     def take(self, records: Sequence[CallRecord | Rejected]) -> list[Verdict]:
         """Store calls durably and return what became of each; what is rejected already stays so.
@@ -112,23 +116,6 @@ class Calls:
         verdicts, _ = self._judged(records)
         _show_counts(Counter(verdict.outcome for verdict in verdicts))
         return verdicts
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold one of the places for files that come in at once, from before the first byte: each holds a thread.
-
-        Raises:
-            ResourceExhausted: four files are coming in already.
-        """
-        if not self._imports.acquire(blocking=False):
-            raise ResourceExhausted(
-                f"{_MOST_IMPORTS} files are being read already; send this one when one of them is done",
-                reason="TOO_MANY_IMPORTS",
-            )
-        try:
-            yield
-        finally:
-            self._imports.release()
 
     def read(
         self, chunks: Iterable[bytes], *, encoding: str, delimiter: str, options: Options, numbers: Numbers
