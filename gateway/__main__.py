@@ -5,8 +5,8 @@ import sys
 
 from gateway.server import Server
 from gateway.settings import Settings
+from services.kit import logs, telemetry
 from services.kit import settings as kit_settings
-from services.kit import telemetry
 from services.kit.server import BindError, OpenAddress
 from services.kit.settings import SettingsError
 
@@ -24,6 +24,10 @@ def main() -> int:
         return _refuse(error, os.EX_CONFIG)
     except BindError as error:
         return _refuse(error, 1)
+    except Exception as error:
+        # Here, while it can be sent: the interpreter's hook comes after the shutdown.
+        logs.uncaught(error, "interpreter", "uncaught exception")
+        raise
     finally:
         running.shutdown()
     return 0

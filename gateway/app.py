@@ -1,5 +1,6 @@
 """The ASGI application: pages and health by name, everything else by the contract."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -24,6 +25,7 @@ from gateway.observation import Observed
 from gateway.page import Pages
 from gateway.rest import Rest
 from gateway.settings import Settings
+from services.kit import logs
 
 
 class State(TypedDict):
@@ -41,6 +43,7 @@ def build(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[State]:
+        logs.watch(asyncio.get_running_loop())
         backends = Backends(settings)
         yield {"backends": backends}
         await backends.close()

@@ -13,12 +13,14 @@ from typing import Any, Final
 
 import dramatiq
 import redis
-from dramatiq.broker import Consumer, MessageProxy
+from dramatiq.broker import Broker, Consumer, MessageProxy
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.errors import BrokerConnectionError
+from dramatiq.middleware import Middleware
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from services.kit import logs
 from services.kit.outbox import Jobs
 
 # How long a consumer sleeps when it was not woken: only another process' messages wait so long.
@@ -47,7 +49,7 @@ class JobBroker(RedisBroker):
             # Once more at once, for pooled connections that a restart has cut; who asks bears the rest.
             retry=Retry(NoBackoff(), 1),
         )
-        super().__init__(middleware=[], namespace=f"meterscope:{service}", client=client)  # type: ignore[no-untyped-call]
+        super().__init__(middleware=[Uncaught()], namespace=f"meterscope:{service}", client=client)  # type: ignore[no-untyped-call]
         self.queue = service
         self._wakes: list[threading.Event] = []
         for spec in jobs:
@@ -83,6 +85,19 @@ class JobBroker(RedisBroker):
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
+
+
+class Uncaught(Middleware):
+    """Logs what a message failed by: a job's own errors end with the runner, so that these are faults of ours."""
+
+    def after_process_message(
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        """Log it, if there is one."""
+        del broker, result
+        if exception is not None:
+            what = {"job": message.actor_name, "outbox_id": message.args[0]}
+            logs.uncaught(exception, "worker", "a job's message failed", **what)
 
 
 class _NoMessages(Consumer):

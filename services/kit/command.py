@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from services.kit import migrate, settings, telemetry
+from services.kit import logs, migrate, settings, telemetry
 from services.kit.config import KitSettings
 from services.kit.db import is_unavailable
 from services.kit.server import BindError, OpenAddress, Server
@@ -83,6 +83,8 @@ def run(
         return 1
     except Exception as error:
         if not is_unavailable(error):
+            # Here, while it can be sent: the interpreter's hook comes after the shutdown.
+            logs.uncaught(error, "interpreter", "uncaught exception")
             raise
         sys.stderr.write(f"{parser.prog}: the database does not answer: {error}\n")
         return 1

@@ -14,10 +14,12 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from services.kit.redacted_spans import RedactedSpans
+
 
 def span_processor() -> SpanProcessor:
     """Return what sends spans, in batches."""
-    return BatchSpanProcessor(OTLPSpanExporter())
+    return BatchSpanProcessor(RedactedSpans(OTLPSpanExporter()))
 
 
 def metric_reader(every_ms: int) -> MetricReader:

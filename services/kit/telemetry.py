@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final
 
 from opentelemetry import baggage, context, metrics, propagate, trace
@@ -29,6 +30,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from services.kit import logs, sentry
 from services.kit.config import KitSettings
+from services.kit.log_files import Limits, LogFiles
+from services.kit.redacted_spans import RedactedSpans
 
 # What baggage may write on spans and logs; anything else a caller sends stays in the baggage.
 BAGGAGE_ATTRIBUTES: Final = ("customer_id",)
@@ -90,31 +93,26 @@ def setup(service: str, settings: KitSettings, *, role: str, readers: Sequence[M
     )
     propagate.set_global_textmap(CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()]))
     telemetry = Telemetry()
-    telemetry.providers.append(_setup_traces(resource, settings))
-    if settings.otlp_endpoint or readers:
+    reports = sentry.setup(name, settings, role=role)
+    telemetry.providers.append(_setup_traces(resource, settings, reports))
+    if settings.otlp_endpoint or settings.metrics_sink or readers:
         telemetry.providers.append(_setup_metrics(resource, settings, readers))
-    handlers: tuple[logging.Handler, ...] = ()
-    if settings.otlp_endpoint:
-        from services.kit import otlp
-
-        handler, logger_provider = otlp.log_handler(resource)
-        telemetry.providers.append(logger_provider)
-        handlers = (handler,)
-    common = {"service": name, "version": settings.version, "environment": settings.environment}
-    logs.setup(settings.log_level, common, handlers)
-    sentry.setup(name, settings)
+    _setup_logs(telemetry, resource, settings, reports)
     return telemetry
 
 
-def _setup_traces(resource: Resource, settings: KitSettings) -> TracerProvider:
-    wanted = settings.otlp_endpoint is not None or settings.trace_file is not None
+def _setup_traces(resource: Resource, settings: KitSettings, reports: sentry.Sentry | None) -> TracerProvider:
+    wanted = settings.otlp_endpoint is not None or settings.trace_file is not None or reports is not None
     provider = TracerProvider(resource=resource, sampler=None if wanted else ALWAYS_OFF, shutdown_on_exit=False)
     provider.add_span_processor(BaggageAttributes())
+    provider.add_span_processor(logs.RaisedIn())
+    if reports is not None:
+        provider.add_span_processor(reports.units)
     if settings.trace_file:
         # The buffer holds a whole batch, so that a flush is one append: processes share the file without mixing lines.
         settings.trace_file.parent.mkdir(parents=True, exist_ok=True)
         out = settings.trace_file.open("a", buffering=1 << 22, encoding="utf-8")
-        exporter = ConsoleSpanExporter(out=out, formatter=lambda span: span.to_json(indent=None) + "\n")
+        exporter = RedactedSpans(ConsoleSpanExporter(out=out, formatter=lambda span: span.to_json(indent=None) + "\n"))
         provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=SPAN_FILE_EVERY_MS))
     if settings.otlp_endpoint:
         # After the file: processors are stopped in their order, and a collector that is away takes all the time there is.
@@ -131,9 +129,34 @@ def _setup_metrics(resource: Resource, settings: KitSettings, readers: Sequence[
         from services.kit import otlp
 
         own.append(otlp.metric_reader(METRICS_EVERY_MS))
+    elif settings.metrics_sink:
+        from services.kit import sink
+
+        own.append(sink.metric_reader(settings.metrics_sink, settings.service_token, METRICS_EVERY_MS))
     provider = MeterProvider(own, resource=resource, shutdown_on_exit=False)
     metrics.set_meter_provider(provider)
     return provider
+
+
+def _setup_logs(telemetry: Telemetry, resource: Resource, settings: KitSettings, reports: sentry.Sentry | None) -> None:
+    name = str(resource.attributes["service.name"])
+    common = {"service": name, "version": settings.version, "environment": settings.environment}
+    handlers: list[logging.Handler] = []
+    if settings.log_dir:
+        limits = Limits(settings.log_file_bytes, timedelta(days=settings.log_retention_days), settings.log_files)
+        files = LogFiles(settings.log_dir, name, limits)
+        files.setFormatter(logs.JsonFormatter(common))
+        handlers.append(files)
+    if settings.otlp_endpoint:
+        from services.kit import otlp
+
+        handler, logger_provider = otlp.log_handler(resource)
+        telemetry.providers.append(logger_provider)
+        handlers.append(handler)
+    if reports is not None:
+        telemetry.providers.append(reports)
+        handlers.append(reports.breadcrumbs)
+    logs.setup(settings.log_level, common, handlers, [reports.events] if reports else [])
 
 
 def inject() -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import dramatiq
 
-from services.kit import retention
+from services.kit import logs, retention
 from services.kit.broker import JobBroker
 from services.kit.config import KitSettings
 from services.kit.db import Database
@@ -81,10 +81,11 @@ class Worker:
         self._threads = dramatiq.Worker(
             self._broker, worker_threads=settings.worker_threads, worker_timeout=_IDLE_THREAD_MS
         )
+        schedules = [retention.SCHEDULE, *periodic]
         own: list[Loop] = [
             Relay(database, self._broker, jobs, lease=lease),
-            Scheduler(database, Outbox(database), [retention.SCHEDULE, *periodic]),
-            JobStatistics(database),
+            Scheduler(database, Outbox(database), schedules),
+            JobStatistics(database, schedules),
         ]
         self._loops = [_Supervised(loop) for loop in (*own, *loops)]
         self._health = Server(
@@ -158,7 +159,7 @@ class _Supervised:
         while not self.stop.is_set():
             try:
                 self._loop.run(self.stop)
-            except Exception:  # noqa: BLE001 - whatever it was, the process has to go on
-                _log.exception("a loop failed and is run again", extra={"loop": self._loop.name, "pause": pause})
+            except Exception as error:  # noqa: BLE001 - whatever it was, the process has to go on
+                logs.uncaught(error, "loop", "a loop failed and is run again", loop=self._loop.name, pause=pause)
             self.stop.wait(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
