@@ -2,16 +2,19 @@
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Final
 
 import sqlalchemy as sa
 from opentelemetry import metrics
-from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.metrics import Observation
 
 from services.kit.db import Database, is_unavailable
+from services.kit.instruments import Read
 from services.kit.leases import Lease
+from services.kit.metrics import JOB_INTERVAL, JOBS_DEAD, JOBS_QUEUED, JOBS_STUCK, LAST_JOB
+from services.kit.periodic import Periodic
 from services.kit.tables import outbox, schedules
 
 STUCK_AFTER: Final = timedelta(minutes=5)
@@ -25,27 +28,27 @@ class JobStatistics:
 
     name = "statistics"
 
-    def __init__(self, database: Database, *, every: timedelta = _EVERY) -> None:
+    def __init__(self, database: Database, periodic: Sequence[Periodic] = (), *, every: timedelta = _EVERY) -> None:
+        """Prepare.
+
+        Args:
+            database: whose jobs.
+            periodic: those that run by themselves: each has a heartbeat, also before it ever ran.
+            every: the time between two readings.
+        """
         self._database = database
+        self._periodic = {each.name: each for each in periodic}
         self._every = every
         self._lease = Lease(database, "job statistics", every * 3)
         self._counts: dict[str, int] = {}
         self._heartbeats: dict[str, float] = {}
         # A scope of its own for each service: the SDK keeps only the first callback of a name within a scope.
         meter = metrics.get_meter("services.kit.jobs", attributes={"service": database.service})
-        for status, description in (
-            ("queued", "Jobs that are not done"),
-            ("stuck", "Jobs that are not done five minutes after they were due"),
-            ("dead", "Jobs that were given up"),
-        ):
-            meter.create_observable_gauge(
-                f"billing.jobs.{status}", callbacks=[self._observer(status)], description=description
-            )
-        meter.create_observable_gauge(
-            "billing.last_job_timestamp",
-            callbacks=[self._observe_heartbeats],
-            description="When a periodic job last succeeded, in unix seconds",
-        )
+        JOBS_QUEUED.observe(meter, self._observer("queued"))
+        JOBS_STUCK.observe(meter, self._observer("stuck"))
+        JOBS_DEAD.observe(meter, self._observer("dead"))
+        LAST_JOB.observe(meter, self._observe_heartbeats)
+        JOB_INTERVAL.observe(meter, self._observe_intervals)
 
     def run(self, stop: threading.Event) -> None:
         """Read until stopped."""
@@ -70,16 +73,23 @@ class JobStatistics:
             self._counts = {"queued": waiting, "stuck": stuck, "dead": conn.execute(dead).scalar_one()}
             seconds = sa.func.extract("epoch", schedules.c.succeeded_at)
             ran = sa.select(schedules.c.name, seconds).where(schedules.c.succeeded_at.is_not(None))
-            self._heartbeats = {name: float(at) for name, at in conn.execute(ran)}
+            succeeded = {name: float(at) for name, at in conn.execute(ran)}
+            # One that never came through is missing as well, and a series that is not there is no alert.
+            self._heartbeats = dict.fromkeys(self._periodic, 0.0) | succeeded
 
-    def _observer(self, status: str) -> metrics.CallbackT:
-        def observe(_options: CallbackOptions) -> Iterable[Observation]:
+    def _observer(self, status: str) -> Read:
+        def observe() -> Iterable[Observation]:
             if self._lease.held and status in self._counts:
                 yield Observation(self._counts[status], {"queue": self._database.service})
 
         return observe
 
-    def _observe_heartbeats(self, _options: CallbackOptions) -> Iterable[Observation]:
+    def _observe_heartbeats(self) -> Iterable[Observation]:
         if self._lease.held:
             for name, at in self._heartbeats.items():
                 yield Observation(at, {"job_name": name})
+
+    def _observe_intervals(self) -> Iterable[Observation]:
+        if self._lease.held:
+            for name, periodic in self._periodic.items():
+                yield Observation(periodic.every.total_seconds(), {"job_name": name})

@@ -6,33 +6,43 @@ from typing import Final
 
 from opentelemetry.metrics import Meter
 
+from services.kit.instruments import Counter, Histogram, Label
 from services.kit.money import Money
 from services.payments.domain.retry import CARD_EXPIRED, INSUFFICIENT_FUNDS, PROVIDER_DOWN
 
-# 5 is the bound of the latency alert.
-_BOUNDARIES: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_GATEWAY: Final = Label("gateway")
+
+SUCCESS: Final = Counter("billing.payment.success", "Attempts that moved money", labels=(_GATEWAY,))
+FAILURE: Final = Counter(
+    "billing.payment.failure",
+    "Attempts that moved none",
+    labels=(_GATEWAY, Label("reason", (INSUFFICIENT_FUNDS, CARD_EXPIRED, PROVIDER_DOWN))),
+)
+COLLECTED: Final = Counter(
+    "billing.payments.collected", "Money collected, in the currency's main unit", labels=(Label("currency"),)
+)
+PROCESSING_DURATION: Final = Histogram(
+    "billing.payment.processing.duration",
+    "Time that the provider took to answer",
+    unit="s",
+    labels=(_GATEWAY,),
+    boundaries=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    alerts=(5,),
+)
 
 
 class PaymentMetrics:
     """Counts what became of attempts."""
 
     def __init__(self, meter: Meter, providers: Iterable[str]) -> None:
-        """Declare the instruments; each provider's counters start at 0, so that `rate` sees the first failure."""
-        self._success = meter.create_counter("billing.payment.success", description="Attempts that moved money")
-        self._failure = meter.create_counter("billing.payment.failure", description="Attempts that moved none")
-        self._collected = meter.create_counter(
-            "billing.payments.collected", description="Money collected, in the currency's main unit"
-        )
-        self._duration = meter.create_histogram(
-            "billing.payment.processing.duration",
-            unit="s",
-            description="Time that the provider took to answer",
-            explicit_bucket_boundaries_advisory=_BOUNDARIES,
-        )
+        """Make the instruments; each provider's counters start at 0, so that `rate` sees the first failure."""
+        self._success = SUCCESS.build(meter)
+        self._failure = FAILURE.build(meter)
+        self._collected = COLLECTED.build(meter)
+        self._duration = PROCESSING_DURATION.build(meter)
         for provider in providers:
-            self._success.add(0, {"gateway": provider})
-            for reason in (INSUFFICIENT_FUNDS, CARD_EXPIRED, PROVIDER_DOWN):
-                self._failure.add(0, {"gateway": provider, "reason": reason})
+            SUCCESS.start(self._success, {"gateway": provider})
+            FAILURE.start(self._failure, {"gateway": provider})
 
     def answered(self, provider: str, duration: timedelta) -> None:
         """Record how long a provider was waited for."""

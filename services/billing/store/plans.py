@@ -49,6 +49,16 @@ def versions(conn: sa.Connection, wanted: Collection[tuple[str, int]]) -> dict[t
     return {(plan.terms.id, plan.version): plan for plan in found}
 
 
+def names(conn: sa.Connection) -> dict[str, str]:
+    """Return every plan's name in its newest version, by the plan's id."""
+    query = (
+        sa.select(plan_versions.c.plan_id, plan_versions.c.terms["display_name"].astext)
+        .ext(distinct_on(plan_versions.c.plan_id))
+        .order_by(plan_versions.c.plan_id, plan_versions.c.version.desc())
+    )
+    return dict(conn.execute(query).all())
+
+
 def in_currency(conn: sa.Connection, currency: str, *, limit: int) -> list[Plan]:
     """Return the newest versions of the plans in a currency, by id."""
     newest = (

@@ -9,9 +9,10 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
+import psycopg
 import sqlalchemy as sa
 from opentelemetry.trace import Link, get_current_span, get_tracer
 
@@ -19,8 +20,8 @@ from services.kit import telemetry
 from services.kit.db import Database, is_unavailable
 from services.kit.leases import Lease
 from services.kit.notices import Listener
-from services.usage.metrics import RollupMetrics, RollupState
-from services.usage.store import corrected, generation, holders, recount, rollup
+from services.usage.metrics import DATA, INTERNAL, UNAVAILABLE, RollupMetrics, RollupState
+from services.usage.store import corrected, generation, holders, places, recount, rollup, waiting
 from services.usage.store.rollup import Moved, Taken, Turn
 from services.usage.usecases.notifier import channel, hurry_channel
 from services.usage.usecases.publish import Publisher
@@ -186,11 +187,10 @@ class RollupLoop:
             try:
                 pause = self._round(noticed=noticed)
             except Exception as error:
+                self._count_failure(error)
                 if not is_unavailable(error):
-                    self._metrics.failed(type(error).__name__)
                     raise
                 _log.warning("the rollup waits: the database is away", extra={"error": str(error)})
-                self._metrics.failed("unavailable")
             noticed = impatient.wait(self._rest, stop) or listener.wait(pause, stop)
 
     def _round(self, *, noticed: bool) -> float:
@@ -209,10 +209,21 @@ class RollupLoop:
             return _TICK_SECONDS
         self._advanced = time.monotonic()
         self._rest = min(_REST_PER_TURN * (self._advanced - started), _LONGEST_REST)
-        if turn.as_of is None:
-            return 0.0
-        self._state.lag = (datetime.now(UTC) - turn.as_of).total_seconds()
-        return _TICK_SECONDS
+        return 0.0 if turn.as_of is None else _TICK_SECONDS
+
+    def _count_failure(self, error: Exception) -> None:
+        """Count a round that failed, by whose usage waits for it where the database still says so."""
+        if is_unavailable(error):
+            self._metrics.failed(UNAVAILABLE)
+            return
+        whose: Sequence[tuple[str, str]] = ()
+        try:
+            with self._database.autocommit() as conn:
+                whose = waiting.customers_and_meters(conn)
+        except sa.exc.DBAPIError:
+            _log.debug("whose usage waits is not known", exc_info=True)
+        is_data = isinstance(getattr(error, "orig", None), (psycopg.DataError, psycopg.IntegrityError))
+        self._metrics.failed(DATA if is_data else INTERNAL, whose)
 
     def _holds_lease(self) -> bool:
         now = time.monotonic()
@@ -237,11 +248,12 @@ class RollupLoop:
         with self._database.autocommit() as conn:
             for application in holders.terminate(conn, _HOLD_LIMIT):
                 _log.error("ended a transaction that held the rollup back", extra={"application": application})
+            self._state.as_of = places.rollup(conn).as_of
             self._state.holders = holders.holders(conn, _HOLD_LIMIT)
             self._state.snapshot_age = holders.oldest_snapshot(conn)
 
     def _report_nothing(self) -> None:
-        self._state.lag = self._state.snapshot_age = None
+        self._state.as_of = self._state.snapshot_age = None
         self._state.holders = ()
 
     def _give_up(self) -> None:
