@@ -96,9 +96,10 @@ class Services:
 
 
 def addresses(ports: Mapping[str, int]) -> dict[str, str]:
-    """Return the variables that say where each process listens."""
+    """Return the variables that say where each process listens, and where metrics go without a collector."""
     return {
         "METERSCOPE_GATEWAY_ADDRESS": f"{HOST}:{ports['gateway']}",
         **{f"METERSCOPE_{name.upper()}_ADDRESS": f"{HOST}:{ports[name]}" for name in SERVICES},
         **{f"METERSCOPE_{name.upper()}_WORKER_ADDRESS": f"{HOST}:{ports[f'{name}-worker']}" for name in SERVICES},
+        "METERSCOPE_METRICS_SINK": f"{HOST}:{ports['alerts']}",
     }

@@ -10,9 +10,11 @@ from typing import Final
 import grpc
 from opentelemetry import metrics
 from opentelemetry.metrics import Meter
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as otlp_grpc
 
 from meterscope.alerts.v1.alert_service_pb2_grpc import add_AlertServiceServicer_to_server
 from meterscope.alerts.v1.channel_service_pb2_grpc import add_ChannelServiceServicer_to_server
+from meterscope.alerts.v1.metrics_service_pb2_grpc import add_MetricsServiceServicer_to_server
 from meterscope.alerts.v1.notification_service_pb2_grpc import add_NotificationServiceServicer_to_server
 from services.alerts.channels.connection import AddressGuard
 from services.alerts.channels.log import LogChannel
@@ -21,8 +23,16 @@ from services.alerts.domain.alert import LinkBases
 from services.alerts.domain.channel import ChannelKind
 from services.alerts.domain.notification import RetryPolicy
 from services.alerts.metrics import Instruments
-from services.alerts.servicer import SERVICE_NAMES, AlertServicer, ChannelServicer, NotificationServicer
+from services.alerts.servicer import (
+    SERVICE_NAMES,
+    AlertServicer,
+    ChannelServicer,
+    MetricsServicer,
+    NotificationServicer,
+    SinkServicer,
+)
 from services.alerts.settings import Settings
+from services.alerts.sink.latest import Latest
 from services.alerts.usecases.alert import Alerts
 from services.alerts.usecases.channel import Channels
 from services.alerts.usecases.notification import Delivery, Notifications
@@ -46,11 +56,16 @@ def build_server(settings: Settings) -> Server:
     alerts = Alerts(database, links=links, clock=_now)
     channels = Channels(database, guard=_guard(settings), clock=_now)
     notifications = Notifications(database)
+    latest = Latest(max_series=settings.sink_series, max_bytes=settings.sink_mib * 1024 * 1024)
 
     def add(server: grpc.Server) -> None:
         add_AlertServiceServicer_to_server(AlertServicer(alerts, links=links, clock=_now), server)
         add_ChannelServiceServicer_to_server(ChannelServicer(channels), server)
         add_NotificationServiceServicer_to_server(NotificationServicer(notifications), server)
+        add_MetricsServiceServicer_to_server(MetricsServicer(latest), server)
+        otlp_grpc.add_MetricsServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            SinkServicer(latest), server
+        )
 
     return Server(
         settings.address,

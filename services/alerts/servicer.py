@@ -1,20 +1,25 @@
 """The gRPC entry: decode, one use case, encode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import datetime
 from typing import Final
 
 import grpc
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as otlp_pb
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as otlp_grpc
 
 from meterscope.alerts.v1 import alert_service_pb2 as alerts_pb
 from meterscope.alerts.v1 import alert_service_pb2_grpc as alerts_grpc
 from meterscope.alerts.v1 import channel_service_pb2 as channels_pb
 from meterscope.alerts.v1 import channel_service_pb2_grpc as channels_grpc
+from meterscope.alerts.v1 import metrics_service_pb2 as metrics_pb
+from meterscope.alerts.v1 import metrics_service_pb2_grpc as metrics_grpc
 from meterscope.alerts.v1 import notification_service_pb2 as notifications_pb
 from meterscope.alerts.v1 import notification_service_pb2_grpc as notifications_grpc
 from services.alerts import convert
 from services.alerts.domain.alert import LinkBases
+from services.alerts.sink.latest import Latest
 from services.alerts.usecases.alert import Alerts
 from services.alerts.usecases.channel import Channels
 from services.alerts.usecases.notification import Notifications
@@ -25,7 +30,9 @@ SERVICE_NAMES: Final = tuple(
     for descriptor, name in (
         (alerts_pb.DESCRIPTOR, "AlertService"),
         (channels_pb.DESCRIPTOR, "ChannelService"),
+        (metrics_pb.DESCRIPTOR, "MetricsService"),
         (notifications_pb.DESCRIPTOR, "NotificationService"),
+        (otlp_pb.DESCRIPTOR, "MetricsService"),
     )
 )
 
@@ -107,3 +114,36 @@ class NotificationServicer(notifications_grpc.NotificationServiceServicer):
         )
         notifications = [convert.notification_to_proto(notification) for notification in found]
         return notifications_pb.ListNotificationsResponse(notifications=notifications, next_page_token=next_page_token)
+
+
+class SinkServicer(otlp_grpc.MetricsServiceServicer):
+    """OpenTelemetry's own MetricsService: what processes and collectors send metrics to."""
+
+    def __init__(self, latest: Latest) -> None:
+        self._latest = latest
+
+    def Export(
+        self, request: otlp_pb.ExportMetricsServiceRequest, _context: grpc.ServicerContext
+    ) -> otlp_pb.ExportMetricsServiceResponse:
+        """Keep the latest points; those that are not kept are counted in the answer, with the reason."""
+        refused = self._latest.take(request)
+        if not refused.points:
+            return otlp_pb.ExportMetricsServiceResponse()
+        return otlp_pb.ExportMetricsServiceResponse(
+            partial_success=otlp_pb.ExportMetricsPartialSuccess(
+                rejected_data_points=refused.points, error_message=refused.message
+            )
+        )
+
+
+class MetricsServicer(metrics_grpc.MetricsServiceServicer):
+    """MetricsService. See the proto for the contract."""
+
+    def __init__(self, latest: Latest) -> None:
+        self._latest = latest
+
+    def ReadMetrics(
+        self, request: metrics_pb.ReadMetricsRequest, _context: grpc.ServicerContext
+    ) -> Iterator[metrics_pb.ReadMetricsResponse]:
+        """Read the latest points."""
+        return self._latest.read(request.name_prefix)

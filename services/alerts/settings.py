@@ -56,5 +56,14 @@ class Settings:
         minimum=0.01,
         help="wait after a failed attempt to deliver; doubles with each, up to six hours",
     )
+    sink_series: int = variable(
+        "METERSCOPE_METRICS_SINK_SERIES",
+        default=100_000,
+        minimum=1,
+        help="metric series that are kept for /metrics; a histogram is one",
+    )
+    sink_mib: int = variable(
+        "METERSCOPE_METRICS_SINK_MIB", default=64, minimum=1, help="memory that they may take, in MiB"
+    )
     jaeger_url: str | None = variable("JAEGER_URL", default=None, help="base URL of Jaeger, for links to traces")
     grafana_url: str | None = variable("GRAFANA_URL", default=None, help="base URL of Grafana, for links to dashboards")
