@@ -56,7 +56,7 @@ def build(settings: Settings) -> Starlette:
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    app.router.default = Rest(served)
+    app.router.default = Rest(served, stream_idle=settings.kit.stream_idle)
     return app
 
 

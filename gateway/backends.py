@@ -17,10 +17,11 @@ from gateway.settings import Settings
 from gateway.upload import Upload
 from services.kit import logs, telemetry
 from services.kit.channel import CHANNEL_OPTIONS, identified
-from services.kit.interceptors import REQUEST_ID_HEADER
+from services.kit.interceptors import REQUEST_ID_HEADER, TRANSPORT_HEADER
 from services.kit.metrics import RPC_CLIENT
 
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+_REST = "rest"
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,16 @@ class Backends:
         """The services' names."""
         return tuple(self._channels)
 
-    async def call(self, method: Method, request: Message, *, seconds: float | None = None) -> Any:
+    async def call(
+        self, method: Method, request: Message, *, seconds: float | None = None, transport: str = _REST
+    ) -> Any:
         """Call a method and return its answer.
 
         Args:
             method: what to call.
             request: a message of its request type.
             seconds: the deadline; the setting's by default.
+            transport: how the request reached the gateway, for the service's metrics.
 
         Raises:
             grpc.aio.AioRpcError: the call failed.
@@ -79,7 +83,9 @@ class Backends:
             response_deserializer=method.response.FromString,
         )
         with self._observed(method):
-            return await call(identified(request), timeout=seconds or self._deadline, metadata=self._metadata())
+            return await call(
+                identified(request), timeout=seconds or self._deadline, metadata=self._metadata(transport)
+            )
 
     async def stream(self, method: Method, requests: AsyncIterator[Message]) -> Any:
         """Call a method that takes a stream, and return its answer. A request is fetched once the one before is sent.
@@ -94,7 +100,7 @@ class Backends:
             response_deserializer=method.response.FromString,
         )
         with self._observed(method):
-            metadata = self._metadata()
+            metadata = self._metadata(_REST)
             return await Upload(requests).run(
                 lambda fetched: stub.future(fetched, timeout=self._stream_deadline, metadata=metadata)
             )
@@ -135,7 +141,7 @@ class Backends:
         )
         started = time.perf_counter()
         try:
-            answer = await check(health_pb2.HealthCheckRequest(), timeout=seconds, metadata=self._metadata())
+            answer = await check(health_pb2.HealthCheckRequest(), timeout=seconds, metadata=self._metadata(_REST))
             status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
         except grpc.aio.AioRpcError:
             status = "UNREACHABLE"
@@ -148,8 +154,12 @@ class Backends:
         for upload in self._uploads.values():
             upload.close()
 
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
-        metadata = [*telemetry.inject().items(), (REQUEST_ID_HEADER, logs.request_id.get())]
+    def _metadata(self, transport: str) -> tuple[tuple[str, str], ...]:
+        metadata = [
+            *telemetry.inject().items(),
+            (REQUEST_ID_HEADER, logs.request_id.get()),
+            (TRANSPORT_HEADER, transport),
+        ]
         if self._token is not None:
             metadata.append(("authorization", f"Bearer {self._token}"))
         return tuple(metadata)

@@ -24,5 +24,17 @@ class Refusal(Exception):
         self.headers = dict(headers or {})
 
 
+class Stalled(Refusal):
+    """A body of which nothing comes any more."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            HTTPStatus.REQUEST_TIMEOUT,
+            "BODY_STALLED",
+            f"nothing of the body came for {seconds:g} s (METERSCOPE_STREAM_IDLE_SECONDS); send the request again",
+            headers={"connection": "close"},
+        )
+
+
 class UnfitValue(Exception):
     """A JSON value that a field cannot hold. The message says what is wrong and what to send, without the path."""

@@ -5,7 +5,7 @@ from typing import Final
 
 from starlette.requests import Request
 
-from gateway.errors import Refusal
+from gateway.errors import Refusal, Stalled
 from services.kit.server import MAX_MESSAGE_BYTES
 
 MAX_BODY_BYTES: Final = MAX_MESSAGE_BYTES
@@ -68,7 +68,10 @@ async def drain(request: Request) -> None:
     if "expect" in request.headers:
         return
     while size <= MAX_BODY_BYTES:
-        message = await request.receive()
+        try:
+            message = await request.receive()
+        except Stalled:
+            return
         size += len(message.get("body", b""))
         if not message.get("more_body", False):
             return

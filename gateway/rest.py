@@ -3,6 +3,7 @@
 import asyncio
 import functools
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -12,17 +13,19 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import Message
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Message as Part
 from starlette.types import Receive, Scope, Send
 
 from gateway import json_writer, problem
 from gateway.backends import Backends
 from gateway.contract import Binding, Contract
-from gateway.errors import Refusal
+from gateway.errors import Refusal, Stalled
 from gateway.observation import ROUTE
 from gateway.page import SECURITY_HEADERS
 from gateway.request_body import MAX_BODY_BYTES, check_stream, drain, read_body
 from gateway.transcoding import read_request
 from services.kit.errors import ServiceError
+from services.kit.streams import StreamIdle
 
 # Above this size JSON is read and written in a thread, so that one caller's batch does not hold up the others.
 _LARGE: Final = 64 * 1024
@@ -31,12 +34,22 @@ _LARGE: Final = 64 * 1024
 class Rest:
     """ASGI application of every annotated method."""
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Contract, *, stream_idle: timedelta) -> None:
+        """Prepare. `stream_idle` is how long a body may stand still."""
         self._bindings = sorted(contract.bindings, key=lambda binding: binding.template.rank)
+        self._idle = stream_idle.total_seconds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        request = Request(scope, receive)
+
+        async def within_time() -> Part:
+            try:
+                async with asyncio.timeout(self._idle):
+                    return await receive()
+            except TimeoutError:
+                raise Stalled(self._idle) from None
+
+        request = Request(scope, within_time)
         try:
             response = await self._answer(request)
         except ClientDisconnect:
@@ -51,7 +64,7 @@ class Rest:
         binding, path = self._match(request)
         request.scope[ROUTE] = binding.template.text
         if binding.is_stream:
-            return await _pass_on(request, binding)
+            return await self._pass_on(request, binding)
         body = await read_body(request)
         read = functools.partial(
             read_request, binding, path, request.scope["query_string"], body, request.headers.get("idempotency-key")
@@ -67,6 +80,40 @@ class Rest:
         except grpc.aio.AioRpcError as error:
             translated = problem.from_rpc_error(error, binding.method.service, binding.body)
             return translated.response(request.scope["raw_path"].decode("ascii"))
+        return await _write(answer)
+
+    async def _pass_on(self, request: Request, binding: Binding) -> Response:
+        """Pass a body on part by part, whatever its size; the query is in the first message."""
+        check_stream(request)
+        key = request.headers.get("idempotency-key")
+        first = read_request(binding, {}, request.scope["query_string"], b"", key)
+        has_more = True
+
+        async def messages() -> AsyncIterator[Message]:
+            nonlocal has_more
+            yield first
+            while has_more:
+                part = await request.receive()
+                if part["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                has_more = part.get("more_body", False)
+                if part.get("body"):
+                    yield binding.method.request(**{binding.body: part["body"]})
+
+        backends: Backends = request.state.backends
+        try:
+            answer = await backends.stream(binding.method, messages())
+        except grpc.RpcError as error:
+            found = problem.from_rpc_error(error, binding.method.service, binding.body)
+            if found.reason == StreamIdle.reason:
+                # It waits for the body as long as we do, and may be the first.
+                raise Stalled(self._idle) from None
+            if has_more:
+                # A client that is still sending would not read the answer.
+                await drain(request)
+            response = found.response(request.scope["raw_path"].decode("ascii"))
+            response.headers["connection"] = "close"
+            return response
         return await _write(answer)
 
     def _match(self, request: Request) -> tuple[Binding, dict[str, bytes]]:
@@ -91,39 +138,6 @@ class Rest:
             f"{request.method} is not allowed here; use {verbs}",
             headers={"allow": verbs},
         )
-
-
-async def _pass_on(request: Request, binding: Binding) -> Response:
-    """Pass a body on part by part, whatever its size; the query is in the first message."""
-    check_stream(request)
-    key = request.headers.get("idempotency-key")
-    first = read_request(binding, {}, request.scope["query_string"], b"", key)
-    has_more = True
-
-    async def messages() -> AsyncIterator[Message]:
-        nonlocal has_more
-        yield first
-        while has_more:
-            part = await request.receive()
-            if part["type"] == "http.disconnect":
-                raise ClientDisconnect
-            has_more = part.get("more_body", False)
-            if part.get("body"):
-                yield binding.method.request(**{binding.body: part["body"]})
-
-    backends: Backends = request.state.backends
-    try:
-        answer = await backends.stream(binding.method, messages())
-    except grpc.RpcError as error:
-        if has_more:
-            # A client that is still sending would not read the answer.
-            await drain(request)
-        response = problem.from_rpc_error(error, binding.method.service, binding.body).response(
-            request.scope["raw_path"].decode("ascii")
-        )
-        response.headers["connection"] = "close"
-        return response
-    return await _write(answer)
 
 
 async def _write(answer: Message) -> Response:

@@ -26,6 +26,7 @@ EVENT_TYPE: Final = "application/cloudevents+json"
 BATCH_TYPE: Final = "application/cloudevents-batch+json"
 MOST_EVENTS: Final = 10_000
 
+_TRANSPORT: Final = "cloudevents"
 _FAMILY: Final = "application/cloudevents"
 _FORMS: Final = f"{EVENT_TYPE}, {BATCH_TYPE}, or ce- headers with a body of application/json"
 # Above this size the work is done in a thread, so that one caller's batch does not hold up the others.
@@ -98,7 +99,9 @@ class CloudEvents:
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "BODY_TOO_LARGE", "the events are too large; send them in parts"
             )
         backends: Backends = request.state.backends
-        judged = await backends.call(self._method, batch.request) if batch.places else pb.IngestEventsResponse()
+        judged = pb.IngestEventsResponse()
+        if batch.places:
+            judged = await backends.call(self._method, batch.request, transport=_TRANSPORT)
         answer = _merged(batch, judged)
         if not batch.is_batch:
             _raise_refusal(answer.results[0])

@@ -33,6 +33,7 @@ def accept(services: dict[str, ServiceDouble], *outcomes: pb.Outcome.ValueType, 
 
 
 def sent(services: dict[str, ServiceDouble]) -> pb.Event:
+    assert services["usage"].last.metadata["x-meterscope-transport"] == "cloudevents"
     (only,) = services["usage"].last.request.events
     assert isinstance(only, pb.Event)
     return only

@@ -1,14 +1,22 @@
 """A file sent by REST: passed on part by part as it comes, its options in the query."""
 
+import http.client
 import itertools
+import json
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 
 import httpx
+import pytest
 from google.protobuf.message import Message
+from running_gateway import running
 from service_doubles import ServiceDouble
 
+from gateway.settings import Settings
 from meterscope.usage.v1 import call_record_service_pb2 as pb
 from services.kit.errors import InvalidArgument, ResourceExhausted
+from services.kit.streams import StreamIdle
 
 IMPORT = "/v1/callRecords:import"
 CSV = {"content-type": "text/csv; charset=utf-8"}
@@ -37,6 +45,7 @@ def test_the_body_is_passed_on_and_the_query_goes_first(
     )
     assert first == expected
     assert joined(rest) == b"At;To\n1;2\n"
+    assert services["usage"].last.metadata["x-meterscope-transport"] == "rest"
 
 
 def test_a_body_above_the_limit_of_json_goes_through_in_parts(
@@ -64,9 +73,43 @@ def test_an_early_refusal_is_told_with_its_field(client: httpx.Client, services:
 
 
 def test_too_many_imports_are_told_as_such(client: httpx.Client, services: dict[str, ServiceDouble]) -> None:
-    services["usage"].answer("ImportCallRecords", ResourceExhausted("4 run", reason="TOO_MANY_IMPORTS"))
+    services["usage"].answer(
+        "ImportCallRecords", ResourceExhausted("4 run", reason="TOO_MANY_IMPORTS", retry_after=1.0)
+    )
     answer = client.post(IMPORT, content=b"", headers=CSV)
     assert (answer.status_code, answer.json()["reason"]) == (429, "TOO_MANY_IMPORTS"), answer.text
+    assert answer.headers["retry-after"] == "1"
+
+
+@pytest.fixture
+def impatient(settings: Settings) -> Iterator[str]:
+    """A gateway that waits 0.3 s for what is to come."""
+    with running(replace(settings, kit=replace(settings.kit, stream_idle=timedelta(seconds=0.3)))) as url:
+        yield url
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "part"),
+    [(IMPORT, "text/csv", b"At;To\n"), ("/v1/customers", "application/json", b'{"external_key": ')],
+)
+def test_a_body_that_stands_still_is_given_up(impatient: str, path: str, content_type: str, part: bytes) -> None:
+    connection = http.client.HTTPConnection(httpx.URL(impatient).netloc.decode(), timeout=20)
+    connection.putrequest("POST", path)
+    connection.putheader("content-type", content_type)
+    connection.putheader("content-length", "1000")
+    connection.endheaders(part)
+    answer = connection.getresponse()
+    assert (answer.status, json.load(answer)["reason"]) == (408, "BODY_STALLED")
+    assert answer.headers["connection"] == "close"
+    connection.close()
+
+
+def test_a_service_that_gives_a_still_body_up_first_is_told_alike(
+    client: httpx.Client, services: dict[str, ServiceDouble]
+) -> None:
+    services["usage"].answer("ImportCallRecords", StreamIdle(60))
+    answer = client.post(IMPORT, content=b"x", headers=CSV)
+    assert (answer.status_code, answer.json()["reason"]) == (408, "BODY_STALLED"), answer.text
 
 
 def test_other_content_and_unknown_options_are_refused(client: httpx.Client) -> None:
