@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check bench chaos stack stack-build stack-validate stack-demo e2e proto proto-baseline environment constraints format clean
+.PHONY: help setup demo test check bench chaos stack stack-build stack-validate stack-demo e2e proto proto-baseline dashboards environment constraints format clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -57,6 +57,9 @@ proto: setup ## Generate the stubs and the described contract from protos/.
 
 proto-baseline: setup ## Accept the protos as they are as what later changes are compared with.
 	@PATH="$(abspath $(BIN)):$$PATH" scripts/proto baseline
+
+dashboards: setup ## Write Grafana's dashboards and docs/dashboards.md from scripts/dashboards.
+	@$(BIN)/python -m scripts.dashboards
 
 environment: setup ## Write .env.example from the settings.
 	@$(BIN)/python scripts/environment.py > .env.example
