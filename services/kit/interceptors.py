@@ -30,6 +30,8 @@ REQUEST_ID_HEADER: Final = "x-request-id"
 TRANSPORT_HEADER: Final = "x-meterscope-transport"
 MAX_REQUEST_ID: Final = 128
 _QUIET: Final = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+# Telemetry of telemetry: every process sends every few seconds.
+_UNTRACED: Final = "/opentelemetry.proto.collector."
 _FAULTS: Final = {"INTERNAL", "UNAVAILABLE"}
 
 _log = logging.getLogger(__name__)
@@ -74,6 +76,7 @@ class Entry(grpc.ServerInterceptor):
         self._authenticate = authenticate
         self._streams = streams
         self._tracer = trace.get_tracer("services.kit")
+        self._untraced = trace.NoOpTracer()
         meter = metrics.get_meter("services.kit")
         self._duration = RPC_SERVER.build(meter)
         self._refused = AUTH_FAILURES.build(meter)
@@ -163,7 +166,8 @@ class Entry(grpc.ServerInterceptor):
         error: ServiceError | None = None
         code = "OK"
         try:
-            with self._tracer.start_as_current_span(
+            tracer = self._untraced if method.startswith(_UNTRACED) else self._tracer
+            with tracer.start_as_current_span(
                 method[1:],
                 kind=SpanKind.SERVER,
                 attributes=attributes,
