@@ -11,7 +11,16 @@ from typing import Any, Final, Self
 import grpc
 
 from meterscope.client import limits
-from meterscope.client.bookkeeping import DEFAULT_ADDRESS, Books, Options, check_spool, make_event, unsent
+from meterscope.client.bookkeeping import (
+    DEFAULT_ADDRESS,
+    Books,
+    Options,
+    check_spool,
+    is_for_good,
+    make_event,
+    put_by,
+    unsent,
+)
 from meterscope.client.buffer import AsyncBuffer
 from meterscope.client.delivery import AsyncDelivery, is_set_within
 from meterscope.client.errors import ClientClosed, QueueFull, SpoolFull, Undelivered
@@ -342,18 +351,28 @@ class AsyncClient:
             if spool.is_empty:
                 return
             try:
-                messages = await asyncio.to_thread(spool.head)
-                results = await self._send([decode(message) for message in messages], None, self._finishing)
+                await self._drain_head(spool)
             except Exception as error:  # noqa: BLE001 - whatever it is, the events stay where they are
                 if self._finishing.is_set():
                     return
                 _log.warning("the spool waits: %s", error)
                 await is_set_within(self._finishing, _SPOOL_WAIT)
-            else:
-                async with self._spooled:
-                    await asyncio.to_thread(spool.remove)
-                    self._spooled.notify_all()
-                self._books.report(results)
+
+    async def _drain_head(self, spool: Spool) -> None:
+        messages = await asyncio.to_thread(spool.head)
+        try:
+            results = await self._send([decode(message) for message in messages], None, self._finishing)
+        except Undelivered as error:
+            if not is_for_good(error):
+                raise
+            async with self._spooled:
+                await asyncio.to_thread(put_by, spool, error)
+                self._spooled.notify_all()
+        else:
+            async with self._spooled:
+                await asyncio.to_thread(spool.remove)
+                self._spooled.notify_all()
+            self._books.report(results)
 
     async def _send(self, batch: list[Encoded], retry_for: timedelta | None, stopped: asyncio.Event) -> list[Result]:
         return self._books.count(await self._delivery.send(batch, retry_for=retry_for, stopped=stopped))

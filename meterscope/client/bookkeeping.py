@@ -20,6 +20,8 @@ DEFAULT_ADDRESS: Final = "127.0.0.1:8081"
 # IngestEvents takes at most 10,000 events in one message of at most 32 MiB.
 MOST_BATCH_EVENTS: Final = 10_000
 MOST_BATCH_BYTES: Final = 31 << 20
+# The events themselves are at fault, which time does not heal; a wrong token is mended, and then they are taken.
+_FOR_GOOD: Final = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "RESOURCE_EXHAUSTED"})
 
 _log = logging.getLogger(__name__)
 
@@ -184,3 +186,18 @@ def check_spool(spool: Spool | None, waiting: int, item: Encoded) -> None:
 def unsent(batch: Sequence[Encoded], error: Exception) -> Undelivered:
     """Return events whose delivery failed in an unforeseen way."""
     return Undelivered([item.event for item in batch], f"{type(error).__name__}: {error}")
+
+
+def is_for_good(error: Exception) -> bool:
+    """Whether a batch was refused for what it holds, so that it will never be taken."""
+    return isinstance(error, Undelivered) and error.code in _FOR_GOOD
+
+
+def put_by(spool: Spool, error: Exception) -> None:
+    """Put the spool's oldest batch by, since the server refused it for good, so that those behind it go on.
+
+    Raises:
+        OSError: the disk refuses; it stays where it is.
+    """
+    path = spool.refuse(str(error))
+    _log.warning("a spooled batch is refused and put by in %s: %s", path, error)

@@ -13,7 +13,16 @@ from typing import Any, Final, Self
 import grpc
 
 from meterscope.client import limits
-from meterscope.client.bookkeeping import DEFAULT_ADDRESS, Books, Options, check_spool, make_event, unsent
+from meterscope.client.bookkeeping import (
+    DEFAULT_ADDRESS,
+    Books,
+    Options,
+    check_spool,
+    is_for_good,
+    make_event,
+    put_by,
+    unsent,
+)
 from meterscope.client.buffer import Buffer
 from meterscope.client.delivery import Delivery
 from meterscope.client.errors import ClientClosed, QueueFull, SpoolFull, Undelivered
@@ -42,7 +51,8 @@ class Client:
 
     With a `spool`, what cannot be sent for `spool_after` goes to disk, and from there to the server once it is back, in
     order and by the same ids: also by the next client that opens the folder, should this process end before. When the
-    spool's bound is reached, `track` raises SpoolFull. What is still in the queue dies with the process: at most what
+    spool's bound is reached, `track` raises SpoolFull. A batch that the server then refuses for what it holds is put by in
+    the folder's `refused/`, with the reason, and those behind it go on. What is still in the queue dies with the process: at most what
     was tracked within `linger` and `spool_after`.
 
     Trace context: each batch is a client span with a link to each span that was current in `track`, and its context
@@ -390,17 +400,28 @@ class Client:
             if spool.is_empty:
                 return
             try:
-                results = self._send([decode(message) for message in spool.head()], None, self._finishing)
+                self._drain_head(spool)
             except Exception as error:  # noqa: BLE001 - whatever it is, the events stay where they are
                 if self._finishing.is_set():
                     return
                 _log.warning("the spool waits: %s", error)
                 self._finishing.wait(_SPOOL_WAIT)
-            else:
-                with self._spooled:
-                    spool.remove()
-                    self._spooled.notify_all()
-                self._books.report(results)
+
+    def _drain_head(self, spool: Spool) -> None:
+        results: list[Result] = []
+        try:
+            results = self._send([decode(message) for message in spool.head()], None, self._finishing)
+        except Undelivered as error:
+            if not is_for_good(error):
+                raise
+            with self._spooled:
+                put_by(spool, error)
+                self._spooled.notify_all()
+        else:
+            with self._spooled:
+                spool.remove()
+                self._spooled.notify_all()
+            self._books.report(results)
 
     def _send(
         self, batch: list[Encoded], retry_for: timedelta | None, stopped: threading.Event | None = None

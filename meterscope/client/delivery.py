@@ -85,21 +85,21 @@ class _Tries:
         code, asked = call.code(), asked_delay(error)
         reason = f"{code.name}: {call.details()}"
         if code not in _RETRYABLE and not (code is grpc.StatusCode.RESOURCE_EXHAUSTED and asked > 0):
-            self.end(reason, error, is_refused=True)
+            self.end(reason, error, is_refused=True, code=code.name)
         self._pause.ask(asked)
         wait = self._checked(max(random.uniform(self._delay / 2, self._delay), asked), reason, error)
         self._span.add_event("retry", {"rpc.response.status_code": code.name, "meterscope.wait_seconds": wait})
         self._delay = min(self._delay * 2, _LONGEST_DELAY)
         return wait
 
-    def end(self, reason: str, error: BaseException | None, *, is_refused: bool = False) -> NoReturn:
+    def end(self, reason: str, error: BaseException | None, *, is_refused: bool = False, code: str = "") -> NoReturn:
         """Give up.
 
         Raises:
             Undelivered: always.
         """
         self._span.set_status(StatusCode.ERROR, reason)
-        raise Undelivered([item.event for item in self._batch], reason, is_refused=is_refused) from error
+        raise Undelivered([item.event for item in self._batch], reason, is_refused=is_refused, code=code) from error
 
     def _checked(self, wait: float, reason: str, error: BaseException | None) -> float:
         if self._give_up is not None and wait > 0 and time.monotonic() + wait > self._give_up:

@@ -74,13 +74,21 @@ class Undelivered(MeterscopeError):
         events: the events, in the order in which they were given; hand them to `Client.ingest` to try again.
         results: results that did come in, of events that are not in `events` (`Client.ingest` only).
         is_refused: whether the server refused them, so that trying again as they are is of no use; else it was away.
+        code: the gRPC status' name if it refused them, such as `UNAUTHENTICATED`; else empty.
     """
 
     def __init__(
-        self, events: Sequence[Event], reason: str, *, results: Sequence[Result] = (), is_refused: bool = False
+        self,
+        events: Sequence[Event],
+        reason: str,
+        *,
+        results: Sequence[Result] = (),
+        is_refused: bool = False,
+        code: str = "",
     ) -> None:
         super().__init__(f"{len(events)} event{'' if len(events) == 1 else 's'} not acknowledged: {reason}")
         self.events = tuple(events)
         self.results = tuple(results)
         self.reason = reason
         self.is_refused = is_refused
+        self.code = code

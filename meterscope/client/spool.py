@@ -5,12 +5,14 @@ its CRC-32, the number of its events (big-endian, 4 bytes each), and an IngestEv
 `append` returns. `position` says up to where all is acknowledged; it may lag behind after a crash, and the events then
 sent again are duplicates by their ids. A segment is deleted once all of it is acknowledged.
 
+A batch that the server refuses for good goes to `refused/`: its events as JSON lines, as `meterscope import events` takes
+them, and beside them the reason. These files are the user's, and no part of the bound.
+
 One process at a time has the folder, by a lock that dies with it. A record that a crash cut off was never said to be
 stored: it is cut away when the folder is opened. Anything else that is not as it was written is left alone and refused.
 """
 
-import errno
-import fcntl
+import json
 import logging
 import os
 import struct
@@ -19,7 +21,9 @@ import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import filelock
 
 from meterscope.client.errors import SpoolBusy, SpoolDamaged, SpoolFull
 from meterscope.usage.v1 import event_service_pb2 as pb
@@ -31,6 +35,9 @@ _SUFFIX: Final = ".spool"
 _MOST_SEGMENT_BYTES: Final = 4 << 20
 # So many segments at the most: what is delivered gives its room back in such steps.
 _SEGMENTS: Final = 8
+# Windows would change the ends of lines, and knows no folder that could be synced.
+_BINARY: Final = getattr(os, "O_BINARY", 0)
+_HAS_FOLDERS_TO_SYNC: Final = os.name == "posix"
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +78,7 @@ class Spool:
         try:
             self._last = self._open()
         except BaseException:
-            os.close(self._owned)
+            self._owned.release()
             raise
 
     @property
@@ -136,9 +143,32 @@ class Spool:
                 self._path(record.segment).unlink()
                 del self._sizes[record.segment]
 
+    def refuse(self, reason: str) -> Path:
+        """Remove the oldest batch into `refused/`, since it will never be taken; return the file with its events.
+
+        Raises:
+            OSError: the disk refuses; it stays where it is.
+        """
+        events = self.head()
+        with self._lock:
+            record = self._records[0]
+        folder = self._folder / "refused"
+        folder.mkdir(exist_ok=True)
+        lines = "".join(f"{json.dumps(_plain(event), ensure_ascii=False)}\n" for event in events)
+        # The same again if a crash comes before the batch is removed.
+        name = f"{record.segment:010}-{record.offset}-{zlib.crc32(lines.encode()):08x}"
+        for path, text in ((folder / f"{name}.txt", f"{reason}\n"), (folder / f"{name}.jsonl", lines)):
+            with open(path, "w", encoding="utf-8", newline="\n", opener=_private) as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        _sync(folder)
+        self.remove()
+        return folder / f"{name}.jsonl"
+
     def close(self) -> None:
         """Let another process have the folder."""
-        os.close(self._owned)
+        self._owned.release()
 
     def _path(self, segment: int) -> Path:
         return self._folder / f"{segment:010}{_SUFFIX}"
@@ -160,11 +190,12 @@ class Spool:
 
     def _write(self, segment: int, offset: int, data: bytes) -> None:
         path = self._path(segment)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | _BINARY, 0o600)
         try:
+            os.lseek(descriptor, offset, os.SEEK_SET)
             written = 0
             while written < len(data):
-                written += os.pwrite(descriptor, data[written:], offset + written)
+                written += os.write(descriptor, data[written:])
             os.fsync(descriptor)
         except OSError:
             os.ftruncate(descriptor, offset)
@@ -189,16 +220,37 @@ class Spool:
         new.replace(self._folder / "position")
 
 
-def _own(folder: Path) -> int:
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _own(folder: Path) -> filelock.BaseFileLock:
+    # Any thread may close the spool. Where the system has no such locks this fails, rather than to own it by a file that
+    # a crash leaves.
+    lock = filelock.FileLock(folder / "lock", timeout=0, mode=0o600, thread_local=False, fallback_to_soft=False)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
-            raise
+        lock.acquire()
+    except filelock.Timeout:
         raise SpoolBusy(f"the spool {folder} is in use by another client; give each one a folder of its own") from None
-    return descriptor
+    return lock
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _plain(event: pb.Event) -> dict[str, Any]:
+    """Return an event as `/v1/events:ingest` takes it."""
+    texts = {
+        "id": event.id,
+        "source": event.source,
+        "type": event.type,
+        "customer_id": event.customer_id,
+        "customer_key": event.customer_key,
+        "time": event.time.ToJsonString(),
+        "trace_id": event.trace_id,
+    }
+    return {
+        **{name: text for name, text in texts.items() if text},
+        "quantities": {name: quantity.value for name, quantity in event.quantities.items()},
+        "attributes": dict(event.attributes),
+    }
 
 
 def _records(path: Path, segment: int, *, is_last: bool) -> Iterator[_Record]:
@@ -231,6 +283,8 @@ def _read(path: Path, offset: int, length: int) -> bytes:
 
 
 def _sync(folder: Path) -> None:
+    if not _HAS_FOLDERS_TO_SYNC:
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,7 @@
 """The spool on disk: what a crash leaves, the bound, the lock; and the client that fills and empties it."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -17,7 +18,18 @@ import pytest
 from eventually import eventually
 from fake_usage import Failure, RunningUsage
 
-from meterscope import AsyncClient, Client, Event, QueueFull, Result, SpoolBusy, SpoolDamaged, SpoolFull, Undelivered
+from meterscope import (
+    AsyncClient,
+    Client,
+    Event,
+    Outcome,
+    QueueFull,
+    Result,
+    SpoolBusy,
+    SpoolDamaged,
+    SpoolFull,
+    Undelivered,
+)
 from meterscope.client.spool import LEAST_BYTES, Spool
 from meterscope.usage.v1 import event_service_pb2 as pb
 
@@ -137,16 +149,16 @@ def test_a_position_that_was_lost_sends_again(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_spool_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool(tmp_path, max_bytes=MIB)
     spool.append([message(1)])
-    real, calls = os.pwrite, 0
+    real, calls = os.write, 0
 
-    def fill(descriptor: int, data: bytes, offset: int) -> int:
+    def fill(descriptor: int, data: bytes) -> int:
         nonlocal calls
         calls += 1
         if calls > 1:
             raise OSError(28, "No space left on device")
-        return real(descriptor, data[:7], offset)
+        return real(descriptor, data[:7])
 
-    monkeypatch.setattr(os, "pwrite", fill)
+    monkeypatch.setattr(os, "write", fill)
     with pytest.raises(OSError, match="No space"):
         spool.append([message(2)])
     monkeypatch.undo()
@@ -260,6 +272,61 @@ def test_what_the_server_refuses_for_good_is_not_spooled(start_usage: StartUsage
     assert raised.value.events == (event(1),)
 
 
+@pytest.mark.parametrize("code", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED])
+def test_a_spooled_batch_that_is_refused_for_good_is_put_by_and_the_others_go_on(
+    start_usage: StartUsage, tmp_path: Path, caplog: pytest.LogCaptureFixture, code: grpc.StatusCode
+) -> None:
+    fill_spool(tmp_path)
+    usage = start_usage(Failure(grpc.StatusCode.OK), Failure(code))
+    with Client(usage.address, spool=tmp_path) as client:
+        client.flush(timedelta(seconds=20))
+        assert client.counts == {Outcome.ACCEPTED: 4}
+    assert [key[2] for key in usage.servicer.stored] == ["e0", "e1", "e4", "e5"]
+    check_refused(tmp_path, code)
+    (warning,) = [record.message for record in caplog.records if "refused" in record.message]
+    assert "2 events not acknowledged" in warning
+
+
+def fill_spool(folder: Path) -> None:
+    """Three batches of two events each."""
+    spool = Spool(folder, max_bytes=MIB)
+    for number in range(0, 6, 2):
+        batch = [message(number), message(number + 1)]
+        for each in batch:
+            each.time.FromDatetime(NOW)
+            each.quantities["bytes"].value = "12.50"
+        spool.append(batch)
+    spool.close()
+
+
+def check_refused(folder: Path, code: grpc.StatusCode) -> None:
+    """The second of those batches, as `meterscope import events` takes it, and why."""
+    events, reason = sorted((folder / "refused").iterdir())
+    assert reason.read_text() == f"2 events not acknowledged: {code.name}: made to fail\n"
+    assert [json.loads(line) for line in events.read_text().splitlines()] == [
+        {
+            "id": name,
+            "source": "test",
+            "type": "t",
+            "customer_key": "a",
+            "time": "2026-10-01T12:00:00Z",
+            "quantities": {"bytes": "12.50"},
+            "attributes": {"x": ""},
+        }
+        for name in ("e2", "e3")
+    ]
+    assert Spool(folder, max_bytes=MIB).is_empty
+
+
+def test_a_wrong_token_leaves_the_spool_as_it_is(start_usage: StartUsage, tmp_path: Path) -> None:
+    fill_spool(tmp_path)
+    usage = start_usage(Failure(grpc.StatusCode.UNAUTHENTICATED))
+    with Client(usage.address, spool=tmp_path) as client:
+        client.flush(timedelta(seconds=20))
+    assert [key[2] for key in usage.servicer.stored] == [f"e{number}" for number in range(6)]
+    assert not (tmp_path / "refused").exists()
+
+
 def test_a_killed_process_leaves_its_spool_to_the_next_one(start_usage: StartUsage, tmp_path: Path) -> None:
     usage = start_usage()
     stop(usage)
@@ -329,3 +396,16 @@ def test_the_asyncio_client_spools_as_well(start_usage: StartUsage, tmp_path: Pa
 
     order = asyncio.run(run())
     assert list(dict.fromkeys(order)) == [f"e{number}" for number in range(10)]
+
+
+def test_the_asyncio_client_puts_by_what_is_refused_for_good_as_well(start_usage: StartUsage, tmp_path: Path) -> None:
+    fill_spool(tmp_path)
+    usage = start_usage(Failure(grpc.StatusCode.OK), Failure(grpc.StatusCode.INVALID_ARGUMENT))
+
+    async def run() -> None:
+        async with AsyncClient(usage.address, spool=tmp_path) as client:
+            await client.flush(timedelta(seconds=20))
+
+    asyncio.run(run())
+    assert [key[2] for key in usage.servicer.stored] == ["e0", "e1", "e4", "e5"]
+    check_refused(tmp_path, grpc.StatusCode.INVALID_ARGUMENT)
