@@ -17,8 +17,10 @@ from starlette.routing import Route
 from gateway import comments, contract, docs, openapi, problem
 from gateway.backends import Backends
 from gateway.cloudevents.endpoint import CloudEvents
+from gateway.components import Components
 from gateway.dashboard import Dashboard
 from gateway.errors import Refusal
+from gateway.exposition import Exposition
 from gateway.guard import Guarded
 from gateway.health import Health
 from gateway.observation import Observed
@@ -45,7 +47,9 @@ def build(settings: Settings) -> Starlette:
     async def lifespan(_app: Starlette) -> AsyncIterator[State]:
         logs.watch(asyncio.get_running_loop())
         backends = Backends(settings)
+        watching = asyncio.create_task(Components(backends).run())
         yield {"backends": backends}
+        watching.cancel()
         await backends.close()
 
     served = contract.load()
@@ -67,6 +71,7 @@ def _pages(served: contract.Contract, settings: Settings) -> list[Route]:
     documentation = docs.page(document, pages)
     health = Health(settings.kit)
     dashboard = Dashboard(served, pages)
+    exposition = Exposition(served)
 
     async def openapi_document(_request: Request) -> Response:
         return Response(described, media_type="application/json")
@@ -82,6 +87,9 @@ def _pages(served: contract.Contract, settings: Settings) -> list[Route]:
         Route("/health", health.details),
         Route("/health/ready", health.ready),
         Route("/health/live", health.live),
+        Route("/metrics", exposition.metrics),
+        Route("/metrics/json", exposition.json),
+        Route("/api/metrics/billing", exposition.billing),
         Route("/openapi.json", openapi_document),
         Route("/docs", docs_page),
         Route("/v1/events", CloudEvents(served).ingest, methods=["POST"]),

@@ -105,6 +105,20 @@ class Backends:
                 lambda fetched: stub.future(fetched, timeout=self._stream_deadline, metadata=metadata)
             )
 
+    async def read(self, method: Method, request: Message) -> list[Any]:
+        """Call a method that answers a stream, and return its answers when all are there.
+
+        Raises:
+            grpc.aio.AioRpcError: the call failed.
+        """
+        stub = self._channels[method.service].unary_stream(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+        with self._observed(method):
+            return [answer async for answer in stub(request, timeout=self._deadline, metadata=self._metadata(_REST))]
+
     def _threaded(self, service: str) -> grpc.Channel:
         """Return grpcio's threaded channel to a service, opened when it is first needed."""
         if service not in self._uploads:
