@@ -236,3 +236,15 @@ class ReportNotFound(NotFound):
             f"customer {customer_id} has no report {report_id!r}; ask for its range again",
             metadata={"customer_id": customer_id, "report_id": report_id},
         )
+
+
+class TooManyReports(ResourceExhausted):
+    """As many of the customer's reports are being made as may be at a time."""
+
+    reason = "TOO_MANY_REPORTS"
+
+    def __init__(self, customer_id: str, most: int) -> None:
+        super().__init__(
+            f"{most} reports on {customer_id} are being made, as many as may be; ask again when one of them is there",
+            metadata={"customer_id": customer_id, "most": str(most)},
+        )

@@ -15,7 +15,7 @@ from services.usage.usecases.anomalies import FIND_ANOMALIES, Anomalies
 from services.usage.usecases.costs import PRICE_USAGE, Costs
 from services.usage.usecases.quarantine import Quarantine
 from services.usage.usecases.recounts import RECOUNT_METER, Recounts
-from services.usage.usecases.reports import MAKE_ATTEMPTS, MAKE_REPORT, Reports
+from services.usage.usecases.reports.reports import MAKE_ATTEMPTS, MAKE_REPORT, Reports
 from services.usage.usecases.retention import Retention
 from services.usage.usecases.signals import RAISE_SIGNAL
 from services.usage.usecases.upkeep import Upkeep

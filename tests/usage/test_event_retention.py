@@ -58,7 +58,7 @@ def run(database: Database, retention: Callable[..., Retention]) -> Run:
 
     def run(accepted_from: datetime, **options: Any) -> None:
         now = accepted_from + ACCEPTED
-        Upkeep(database, lambda: now, accepted=ACCEPTED).run()
+        Upkeep(database, lambda: now, accepted=ACCEPTED, reports_kept=timedelta(days=7)).run()
         retention(now, **options).run()
 
     return run

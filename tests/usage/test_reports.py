@@ -446,7 +446,9 @@ def test_a_long_range_is_made_by_a_job_and_asked_for_again_by_its_id(
     # Two meters and as many base fees as there are days, whole.
     table = report(reports, customer, start, end, format="csv")
     assert table.id == first.id
-    assert table.document.data.startswith(b"date,meter,group,value,unit,cost,currency")
+    assert table.document.data.startswith(b'"date","meter","group","value","unit","cost","currency"\r\n')
+    # What the document has is not sent a second time.
+    assert not table.meters
     with pytest.raises(grpc.RpcError) as refused:
         report(reports, client.put_customer(), None, None, report_id=first.id)
     assert refused.value.code() == grpc.StatusCode.NOT_FOUND

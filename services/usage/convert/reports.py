@@ -1,19 +1,17 @@
-"""Reports, daily costs and anomalies."""
+"""Reports, daily costs and anomalies. As CSV: `report_csv`."""
 
-import csv
-import io
 from collections.abc import Iterable
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Final
 
-from google.api import httpbody_pb2
 from google.type import decimal_pb2, money_pb2
 
 from meterscope.usage.v1 import limit_service_pb2 as limits_pb
 from meterscope.usage.v1 import report_service_pb2 as pb
 from services.kit.errors import InvalidArgument
 from services.kit.money import Money, decimal_from_proto, decimal_to_proto, exponent, money_to_proto, plain, quantize
+from services.kit.server import MAX_MESSAGE_BYTES
 from services.usage.convert.fields import instant, text, timestamp
 from services.usage.domain.anomaly import MAX_FACTOR, Anomaly, Kind, Part
 from services.usage.domain.instant import quarter
@@ -22,13 +20,13 @@ from services.usage.store.anomalies import StoredAnomaly
 from services.usage.store.costs import Listed
 from services.usage.store.reports import StoredReport
 from services.usage.usecases.anomalies import Judgement
-from services.usage.usecases.reports import Compliance, Cost, GroupValue, MeterReport, UsageReport
+from services.usage.usecases.reports.report import Compliance, Cost, GroupValue, MeterReport, UsageReport
 
 JSON: Final = "json"
 CSV: Final = "csv"
+# With room for what a stored report has besides.
+_MOST_BYTES: Final = MAX_MESSAGE_BYTES - 64 * 1024
 _MAX_HOURS: Final = 168
-# A spreadsheet would take a text that begins so for a formula.
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 _ACTIONS: Final = {
     Action.NONE: pb.RECOMMENDED_ACTION_UNSPECIFIED,
     Action.STAY: pb.RECOMMENDED_ACTION_STAY,
@@ -86,6 +84,23 @@ def judgement(request: pb.ListUsageAnomaliesRequest) -> Judgement | None:
     return Judgement(timedelta(hours=request.window_hours) if request.window_hours else None, factor, end)
 
 
+def sized(message: pb.UsageReport) -> pb.UsageReport:
+    """Return a report that fits into an answer.
+
+    Raises:
+        InvalidArgument: it does not; says what to do.
+    """
+    size = message.ByteSize()
+    if size > _MOST_BYTES:
+        raise InvalidArgument.at(
+            "end_time",
+            f"the report on this range has {size >> 20} MiB, and an answer holds {_MOST_BYTES >> 20} at most; ask for a "
+            "shorter range",
+            reason="REPORT_TOO_LARGE",
+        )
+    return message
+
+
 def stored(found: StoredReport, customer_id: str) -> pb.UsageReport:
     """Encode how far a job is with a report, or the report."""
     message = pb.UsageReport.FromString(found.report)
@@ -100,8 +115,12 @@ def stored(found: StoredReport, customer_id: str) -> pb.UsageReport:
 
 
 def report(found: UsageReport) -> pb.UsageReport:
-    """Encode a report."""
-    return pb.UsageReport(
+    """Encode a report.
+
+    Raises:
+        InvalidArgument: it does not fit into an answer.
+    """
+    message = pb.UsageReport(
         state=pb.REPORT_STATE_READY,
         progress_percent=100,
         customer_id=found.customer_id,
@@ -114,26 +133,7 @@ def report(found: UsageReport) -> pb.UsageReport:
         recommendation=_recommendation(found.recommendation),
         compliance=_compliance(found.compliance),
     )
-
-
-def as_csv(message: pb.UsageReport) -> httpbody_pb2.HttpBody:
-    """Write a report as CSV: by day, one row a meter, one for each of its groups, and one for what the day cost in all."""
-    rows: list[list[str]] = []
-    for meter in message.meters:
-        unit = _cell(meter.unit)
-        for each in meter.days:
-            cost = each.precise_cost.value
-            currency = message.cost.currency if cost else ""
-            rows.append([each.date, meter.meter, "", each.value.value, unit, cost, currency])
-            for part in each.groups:
-                group = ";".join(f"{name}={value}" for name, value in sorted(part.group.items()))
-                rows.append([each.date, meter.meter, _cell(group), part.value.value, unit, "", ""])
-    rows += [[day.date, "", "", "", "", day.precise_amount.value, message.cost.currency] for day in message.cost.days]
-    # Stable: within a day the meters stay in their order, and the whole cost comes last.
-    rows.sort(key=lambda row: (row[0], not row[1]))
-    out = io.StringIO()
-    csv.writer(out).writerows([["date", "meter", "group", "value", "unit", "cost", "currency"], *rows])
-    return httpbody_pb2.HttpBody(content_type="text/csv; charset=utf-8", data=out.getvalue().encode())
+    return sized(message)
 
 
 def daily_cost(found: Listed) -> pb.DailyCost:
@@ -307,7 +307,3 @@ def _optional(number: Decimal | None) -> decimal_pb2.Decimal | None:
 
 def _money(amount: Money | None) -> money_pb2.Money | None:
     return None if amount is None else money_to_proto(amount)
-
-
-def _cell(value: str) -> str:
-    return f"'{value}" if value.startswith(_FORMULA) else value

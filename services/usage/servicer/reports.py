@@ -6,9 +6,11 @@ from meterscope.usage.v1 import report_service_pb2 as pb
 from meterscope.usage.v1 import report_service_pb2_grpc
 from services.usage.convert import reports as convert
 from services.usage.convert.fields import instant, text
+from services.usage.convert.report_csv import as_csv
 from services.usage.usecases.anomalies import Anomalies
 from services.usage.usecases.costs import Costs
-from services.usage.usecases.reports import Reports, UsageReport
+from services.usage.usecases.reports.report import UsageReport
+from services.usage.usecases.reports.reports import Reports
 
 
 class ReportServicer(report_service_pb2_grpc.ReportServiceServicer):
@@ -32,8 +34,10 @@ class ReportServicer(report_service_pb2_grpc.ReportServiceServicer):
             found = self._reports.get(customer_id, start, end)
             answer = convert.report(found) if isinstance(found, UsageReport) else convert.stored(found, customer_id)
         if wanted == convert.CSV and answer.state == pb.REPORT_STATE_READY:
-            answer.document.CopyFrom(convert.as_csv(answer))
-        return answer
+            answer.document.CopyFrom(as_csv(answer))
+            # The document has them; twice they might be too much for an answer.
+            answer.ClearField("meters")
+        return convert.sized(answer)
 
     def ListDailyCosts(
         self, request: pb.ListDailyCostsRequest, context: grpc.ServicerContext
@@ -56,8 +60,8 @@ class ReportServicer(report_service_pb2_grpc.ReportServiceServicer):
         meter_id = text(request.meter, "meter", optional=True)
         by = convert.judgement(request)
         if by is not None:
-            found = self._anomalies.now(customer_id, meter_id, by)
-            return pb.ListUsageAnomaliesResponse(anomalies=map(convert.anomaly, found))
+            found, token = self._anomalies.now(customer_id, meter_id, by, request.page_size, request.page_token)
+            return pb.ListUsageAnomaliesResponse(anomalies=map(convert.anomaly, found), next_page_token=token)
         stored, token = self._anomalies.page(
             customer_id=customer_id, meter_id=meter_id, page_size=request.page_size, page_token=request.page_token
         )

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.usage.domain.limit import Period
-from services.usage.tables import customers, reports
+from services.usage.tables import reports
 
 RUNNING = "RUNNING"
 READY = "READY"
@@ -45,8 +45,10 @@ def find(conn: sa.Connection, customer: int, report_id: str) -> StoredReport | N
     return None if row is None else _stored(row)
 
 
-def newest(conn: sa.Connection, customer: int, period: Period, since: datetime) -> StoredReport | None:
-    """Return the newest report on a range that runs, or was made, since an instant and did not fail."""
+def newest(
+    conn: sa.Connection, customer: int, period: Period, *, made_since: datetime, running_since: datetime
+) -> StoredReport | None:
+    """Return the newest report on a range that was made, or asked for and still runs, since an instant."""
     table = reports.c
     query = (
         sa.select(reports)
@@ -54,8 +56,10 @@ def newest(conn: sa.Connection, customer: int, period: Period, since: datetime) 
             table.customer == customer,
             table.start_time == period.start,
             table.end_time == period.end,
-            table.state != FAILED,
-            sa.or_(table.state == RUNNING, table.finished_at >= since),
+            sa.or_(
+                sa.and_(table.state == RUNNING, table.created_at >= running_since),
+                sa.and_(table.state == READY, table.finished_at >= made_since),
+            ),
         )
         .order_by(table.id.desc())
         .limit(1)
@@ -64,34 +68,47 @@ def newest(conn: sa.Connection, customer: int, period: Period, since: datetime) 
     return None if row is None else _stored(row)
 
 
-def customer_of(conn: sa.Connection, report_id: str) -> str | None:
-    """Return the id of the customer whose report it is."""
-    query = sa.select(customers.c.id).join(reports, reports.c.customer == customers.c.number)
-    return conn.execute(query.where(reports.c.id == report_id)).scalar_one_or_none()
+def running(conn: sa.Connection, customer: int, since: datetime) -> int:
+    """Return how many reports of a customer that were asked for since an instant still run."""
+    table = reports.c
+    mine = (table.customer == customer, table.state == RUNNING, table.created_at >= since)
+    count: int = conn.execute(sa.select(sa.func.count()).select_from(reports).where(*mine)).scalar_one()
+    return count
 
 
-def progress(conn: sa.Connection, report_id: str, percent: int) -> None:
+def progress(conn: sa.Connection, customer: int, report_id: str, percent: int) -> None:
     """Store how far a report came."""
-    conn.execute(sa.update(reports).where(reports.c.id == report_id).values(progress=percent))
+    _change(conn, customer, report_id, progress=percent)
 
 
-def finish(conn: sa.Connection, report_id: str, report: bytes, now: datetime) -> None:
+def finish(conn: sa.Connection, customer: int, report_id: str, report: bytes, now: datetime) -> None:
     """Store a report."""
-    _end(conn, report_id, state=READY, progress=100, report=report, finished_at=now)
+    _change(conn, customer, report_id, state=READY, progress=100, report=report, finished_at=now)
 
 
-def fail(conn: sa.Connection, report_id: str, error: str, now: datetime) -> None:
+def fail(conn: sa.Connection, customer: int, report_id: str, error: str, now: datetime) -> None:
     """Store why there is no report."""
-    _end(conn, report_id, state=FAILED, error=error, finished_at=now)
+    _change(conn, customer, report_id, state=FAILED, error=error, finished_at=now)
 
 
-def purge(conn: sa.Connection, before: datetime) -> None:
-    """Remove reports that were asked for before an instant."""
-    conn.execute(sa.delete(reports).where(reports.c.created_at < before))
+def give_up(conn: sa.Connection, before: datetime, error: str, now: datetime) -> int:
+    """Store for reports that were asked for before an instant and still run that there are none; return how many."""
+    table = reports.c
+    lost = sa.update(reports).where(table.created_at < before, table.state == RUNNING)
+    return conn.execute(lost.values(state=FAILED, error=error, finished_at=now)).rowcount
 
 
-def _end(conn: sa.Connection, report_id: str, **values: Any) -> None:
-    conn.execute(sa.update(reports).where(reports.c.id == report_id).values(values))
+def purge(conn: sa.Connection, before: datetime, most: int) -> int:
+    """Remove reports that were asked for before an instant, at most so many; return how many."""
+    keys = (reports.c.customer, reports.c.id)
+    old = sa.select(*keys).where(reports.c.created_at < before).order_by(reports.c.created_at).limit(most)
+    return conn.execute(sa.delete(reports).where(sa.tuple_(*keys).in_(old))).rowcount
+
+
+def _change(conn: sa.Connection, customer: int, report_id: str, **values: Any) -> None:
+    """Write a report that runs; how one ended stays so."""
+    mine = (reports.c.customer == customer, reports.c.id == report_id, reports.c.state == RUNNING)
+    conn.execute(sa.update(reports).where(*mine).values(values))
 
 
 def _stored(row: Any) -> StoredReport:

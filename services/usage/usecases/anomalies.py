@@ -29,7 +29,7 @@ from services.usage.domain.anomaly import (
     moved,
     windows,
 )
-from services.usage.domain.instant import quarter
+from services.usage.domain.instant import EARLIEST, LATEST, from_us, quarter, to_us
 from services.usage.domain.limit import Period
 from services.usage.domain.meter import Aggregation
 from services.usage.errors import CustomerNotFound
@@ -56,6 +56,21 @@ class Judgement:
     window: timedelta | None = None
     factor: Decimal | None = None
     end: datetime | None = None
+
+
+@dataclass(frozen=True)
+class _Behind:
+    """Where a page of what is judged on demand goes on."""
+
+    end: datetime
+    meter: str
+
+
+def _behind(end: str, meter: str) -> _Behind:
+    instant = from_us(int(end))
+    if quarter(instant) != instant or not EARLIEST <= instant < LATEST:
+        raise ValueError(end)
+    return _Behind(instant, meter)
 
 
 class Anomalies:
@@ -114,12 +129,24 @@ class Anomalies:
             behind = found[-1].number
             job.renew()
 
-    def now(self, customer_id: str, meter_id: str, by: Judgement) -> list[Anomaly]:
-        """Judge a customer now; nothing is stored.
+    def now(
+        self, customer_id: str, meter_id: str, by: Judgement, page_size: int, page_token: str
+    ) -> tuple[list[Anomaly], str]:
+        """Judge a customer now, by meter, and return the next page's token; nothing is stored.
+
+        A page judges by the same end as the first one, whenever it is asked for.
 
         Raises:
             CustomerNotFound: there is none of this id.
+            InvalidArgument: a bad page size or token.
         """
+        filters = {
+            "customer_id": customer_id,
+            "meter": meter_id,
+            "by": f"{by.window} {by.factor} {by.end}",
+        }
+        size = paging.page_size(page_size)
+        behind = paging.position(page_token, filters, _behind)
         self._positions.wait_for_all(_WAIT_SECONDS)
         now = self._clock()
         with self._database.autocommit() as conn:
@@ -127,10 +154,17 @@ class Anomalies:
             if customer is None:
                 raise CustomerNotFound(customer_id)
             known = {each.number: each for each in meters.every(conn)}
+        end = behind.end if behind else by.end or quarter(now)
         judged = Judged(customer.number, customer.id, customer.time_zone)
-        end = by.end or quarter(now)
-        found = self._judge(judged, known, end, by.window or self._window, by.factor or self._factor)
-        return [anomaly for _, anomaly in found if not meter_id or anomaly.meter == meter_id]
+        judgements = self._judge(judged, known, end, by.window or self._window, by.factor or self._factor)
+        found = sorted((anomaly for _, anomaly in judgements), key=lambda anomaly: anomaly.meter)
+        listed = [
+            each for each in found if meter_id in {"", each.meter} and (behind is None or each.meter > behind.meter)
+        ]
+        if len(listed) <= size:
+            return listed, ""
+        shown = listed[:size]
+        return shown, paging.encode_token([str(to_us(end)), shown[-1].meter], filters)
 
     def page(
         self, *, customer_id: str, meter_id: str, page_size: int, page_token: str

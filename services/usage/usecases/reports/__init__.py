@@ -1,0 +1,1 @@
+"""Reports on a customer's usage."""
