@@ -75,10 +75,10 @@ class ServiceDouble:
             servicer = type(descriptor.name, (base,), methods)()
             getattr(stubs, f"add_{descriptor.name}Servicer_to_server")(servicer, server)
 
-    def _behaviour(self, method: MethodDescriptor) -> Callable[..., Message]:
+    def _behaviour(self, method: MethodDescriptor) -> Callable[..., Any]:
         empty = message_factory.GetMessageClass(method.output_type)
 
-        def behave(_self: object, request: Any, context: grpc.ServicerContext) -> Message:
+        def behave(_self: object, request: Any, context: grpc.ServicerContext) -> Any:
             metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
             if method.client_streaming and not isinstance(self.answers.get(method.name), Exception):
                 request = list(request)
@@ -86,7 +86,7 @@ class ServiceDouble:
             answer = self.answers.get(method.name, empty())
             if isinstance(answer, Exception):
                 raise answer
-            return answer
+            return iter([answer]) if method.server_streaming else answer
 
         return behave
 
