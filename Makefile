@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check bench chaos stack stack-build stack-validate stack-demo e2e proto proto-baseline dashboards environment constraints format clean
+.PHONY: help setup demo test check bench chaos stack stack-build stack-validate stack-demo e2e proto proto-baseline metrics dashboards environment constraints format clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -41,13 +41,15 @@ stack-demo: stack-build ## Run the main job through the stack and say where to l
 e2e: stack-build ## Test every signal on the real stack.
 	@$(BIN)/python -m pytest tests/stack -m stack --timeout 300 $(TEST_ARGS)
 
-check: setup ## Lint, types, import rules, proto lint, compatibility and drift, secrets.
+check: setup ## Lint, types, import rules, proto lint, compatibility and drift, secrets, alert rules (builds promtool once).
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@PATH="$(abspath $(BIN)):$$PATH" scripts/proto check
 	@$(BIN)/python scripts/tree.py
+	@$(BIN)/python scripts/stack.py build prometheus
+	@$(BIN)/python scripts/stack.py rules
 
 bench: setup ## Measure against the limits and save ratios in bench/results.
 	@$(BIN)/python -m bench.ingest $(BENCH_ARGS)
@@ -57,6 +59,9 @@ proto: setup ## Generate the stubs and the described contract from protos/.
 
 proto-baseline: setup ## Accept the protos as they are as what later changes are compared with.
 	@PATH="$(abspath $(BIN)):$$PATH" scripts/proto baseline
+
+metrics: setup ## Write docs/metrics.md from the declared instruments.
+	@$(BIN)/python scripts/instruments.py > docs/metrics.md
 
 dashboards: setup ## Write Grafana's dashboards and docs/dashboards.md from scripts/dashboards.
 	@$(BIN)/python -m scripts.dashboards

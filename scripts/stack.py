@@ -1,4 +1,4 @@
-"""The telemetry's real stack without containers: `build`, `validate`, `run` and `demo`.
+"""The telemetry's real stack without containers: `build`, `validate`, `rules`, `run` and `demo`.
 
 Runs the programs of `stack_programs.py` on loopback with the very files of `otel-collector/` that docker-compose.yml
 mounts; only addresses and data folders differ, and those are variables in the files.
@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -26,14 +26,17 @@ from stack_running import Ports, Stack
 
 _DEFAULT_DATA: Final = ROOT / ".meterscope" / "stack"
 _PROGRAM_SECONDS: Final = 60
+_SHOWN_CHARACTERS: Final = 4000
 
 
 def main() -> int:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(prog="stack", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("build", help="build what is not in the cache yet")
+    build = commands.add_parser("build", help="build what is not in the cache yet")
+    build.add_argument("only", nargs="*", metavar="NAME", help="of programs.toml; all of them by default")
     commands.add_parser("validate", help="let each program check its configuration")
+    commands.add_parser("rules", help="let promtool check Prometheus' rules and run their tests")
     for name, purpose in {
         "run": "run until Ctrl-C",
         "demo": "run the main job through it and say where to look",
@@ -47,9 +50,11 @@ def main() -> int:
     chosen = parser.parse_args()
     try:
         if chosen.command == "build":
-            stack_programs.build()
+            stack_programs.build(chosen.only)
         elif chosen.command == "validate":
             validate()
+        elif chosen.command == "rules":
+            check_rules()
         else:
             _run(chosen)
     except StackError as error:
@@ -65,10 +70,11 @@ def validate() -> None:
         StackError: a program refuses its configuration.
     """
     programs = stack_programs.programs()
+    check_rules()
     folder = CONFIGURATION
     collector, agent = folder / "collector.yaml", folder / "agent.yaml"
     overlays = [folder / "gateway.yaml", *sorted((folder / "overlays").glob("*.yaml"))]
-    checks = {
+    checks: dict[str, Sequence[str | Path]] = {
         "collector.yaml": [programs["otelcol"], "validate", f"--config={collector}"],
         "agent.yaml": [programs["otelcol"], "validate", f"--config={agent}"],
         **{
@@ -80,7 +86,6 @@ def validate() -> None:
             ]
             for overlay in overlays
         },
-        "prometheus.yml": [programs["promtool"], "check", "config", folder / "prometheus" / "prometheus.yml"],
         "jaeger.yaml": [programs["jaeger"], "validate", f"--config={folder / 'jaeger' / 'jaeger.yaml'}"],
         "loki.yaml": [
             programs["loki"],
@@ -98,17 +103,35 @@ def validate() -> None:
         "ELASTIC_OTLP_ENDPOINT": "https://localhost",
     }
     for name, command in checks.items():
-        done = subprocess.run(  # noqa: S603 - built from pinned sources
-            [str(part) for part in command],
-            env={**os.environ, **given},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_PROGRAM_SECONDS,
-        )
-        if done.returncode:
-            raise StackError(f"{name}: {(done.stderr or done.stdout).strip()[-2000:]}")
+        _check(name, command, given)
         print(f"{name}: valid")
+
+
+def check_rules() -> None:
+    """Let promtool check Prometheus' configuration with its rules, and run the rules' tests.
+
+    Raises:
+        StackError: promtool is not built, or finds something wrong.
+    """
+    promtool = stack_programs.programs(["prometheus"])["promtool"]
+    folder = CONFIGURATION / "prometheus"
+    tests = sorted((folder / "tests").glob("*.yml"))
+    _check("prometheus.yml", [promtool, "check", "config", "--lint-fatal", folder / "prometheus.yml"], {})
+    _check("tests of the rules", [promtool, "test", "rules", *tests], {})
+    print(f"rules: valid, {len(tests)} files of tests passed")
+
+
+def _check(name: str, command: Sequence[str | Path], given: Mapping[str, str]) -> None:
+    done = subprocess.run(  # noqa: S603 - built from pinned sources
+        [str(part) for part in command],
+        env={**os.environ, **given},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_PROGRAM_SECONDS,
+    )
+    if done.returncode:
+        raise StackError(f"{name}:\n{(done.stdout + done.stderr).strip()[-_SHOWN_CHARACTERS:]}")
 
 
 def _run(chosen: argparse.Namespace) -> None:

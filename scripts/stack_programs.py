@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,33 +93,46 @@ def sources() -> list[Source]:
     ]
 
 
-def programs() -> dict[str, Path]:
+def programs(of: Collection[str] = ()) -> dict[str, Path]:
     """Return where each program is, by name.
 
+    Args:
+        of: names of sources; all of them by default.
+
     Raises:
-        StackError: one is not built.
+        StackError: one is not built, or there is no such source.
     """
-    all_sources = sources()
-    if missing := [name for source in all_sources for name in source.missing]:
+    chosen = _chosen(of)
+    if missing := [name for source in chosen for name in source.missing]:
         raise StackError(f"not built yet: {', '.join(missing)} (looked in {cache()}): run `make stack-build`")
-    return {name: source.folder / name for source in all_sources for name in source.programs}
+    return {name: source.folder / name for source in chosen for name in source.programs}
 
 
-def build() -> None:
+def build(only: Collection[str] = ()) -> None:
     """Build what is missing, one after another, and print how long each took.
 
+    Args:
+        only: names of sources; all of them by default.
+
     Raises:
-        StackError: there is no Go, or a build failed.
+        StackError: there is no such source, there is no Go, or a build failed.
     """
-    with _locked():
-        for source in sources():
-            if not source.missing:
-                print(f"{source.name} {source.release}: there already ({source.folder})", flush=True)
-                continue
-            print(f"{source.name} {source.release}: building …", flush=True)
-            began = time.monotonic()
+    for source in _chosen(only):
+        if not source.missing:
+            print(f"{source.name} {source.release}: there already ({source.folder})", flush=True)
+            continue
+        print(f"{source.name} {source.release}: building …", flush=True)
+        began = time.monotonic()
+        with _locked():
             _build(source)
-            print(f"{source.name} {source.release}: built in {time.monotonic() - began:.0f} s", flush=True)
+        print(f"{source.name} {source.release}: built in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def _chosen(names: Collection[str]) -> list[Source]:
+    known = {source.name: source for source in sources()}
+    if unknown := set(names) - set(known):
+        raise StackError(f"not in {_PINS.name}: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return [source for name, source in known.items() if not names or name in names]
 
 
 @contextmanager

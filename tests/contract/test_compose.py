@@ -91,8 +91,11 @@ def test_the_collector_is_built_of_one_release() -> None:
 @pytest.mark.parametrize("name", SAME)
 def test_containers_and_the_stack_read_the_same_file(name: str) -> None:
     mounted = [volume.split(":") for volume in SERVICES[SAME[name]]["volumes"] if volume.startswith("./")]
-    assert len(mounted) == 1
     ours, inside = mounted[0][:2]
+    # What the file names by a relative path lies beside it in the container too.
+    for folder, mounted_at, _ in mounted[1:]:
+        assert Path(folder).parent == Path(ours).parent
+        assert mounted_at == str(Path(inside).parent / Path(folder).name)
     option = re.compile(r"--?config(?:\.file)?=")
     read_by_stack = [option.sub("", argument) for argument in PLAN[name].arguments if option.match(argument)]
     read_by_container = [
@@ -121,6 +124,11 @@ def test_what_containers_and_the_stack_set_is_what_the_file_reads(name: str) -> 
     of_go = {"GOMEMLIMIT"}
     assert set(SERVICES[SAME[name]].get("environment", {})) - of_go <= read
     assert set(PLAN[name].environment) <= read
+
+
+def test_prometheus_finds_its_rules_in_the_container() -> None:
+    assert configuration("prometheus/prometheus.yml")["rule_files"] == ["rules/*.yml"]
+    assert "./otel-collector/prometheus/rules:/etc/prometheus/rules:ro" in SERVICES["prometheus"]["volumes"]
 
 
 def test_the_agent_redacts_as_the_collector_does() -> None:
