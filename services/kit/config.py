@@ -36,6 +36,9 @@ class KitSettings:
         "METERSCOPE_ENVIRONMENT", default="development", help="development, staging, production, test"
     )
     version: str = variable("APP_VERSION", default=package_version(), help="the version that telemetry reports")
+    data_dir: Path | None = variable(
+        "METERSCOPE_DATA_DIR", default=None, help="folder whose disk telemetry watches; the working folder without it"
+    )
     log_level: str = variable(
         "LOG_LEVEL",
         default="INFO",

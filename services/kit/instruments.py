@@ -13,11 +13,16 @@ from typing import ClassVar, Final
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.sdk.metrics import Counter as SdkCounter
+from opentelemetry.sdk.metrics import ObservableGauge as SdkGauge
 
 Read = Callable[[], Iterable[Observation]]
 
 CUSTOMER: Final = "customer_id"
 TENANT: Final = "tenant_id"
+# Series of an instrument, for readers of metrics. What comes beyond it is counted together, its labels lost; the SDK's
+# own 2,000 would be less than METRICS_MAX_CUSTOMERS may allow with a few meters.
+CARDINALITY_LIMITS: Final[dict[type, int]] = {SdkCounter: 100_000, SdkGauge: 100_000}
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 _UNITS: Final = {"s": "seconds", "By": "bytes", "Cel": "celsius", "%": "percent"}

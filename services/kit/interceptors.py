@@ -8,7 +8,7 @@ import itertools
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -72,7 +72,14 @@ def service_token(token: str | None) -> Authenticate:
 class Entry(grpc.ServerInterceptor):
     """The interceptor of every server."""
 
-    def __init__(self, authenticate: Authenticate, streams: Streams) -> None:
+    def __init__(self, authenticate: Authenticate, streams: Streams, methods: Sequence[str]) -> None:
+        """Prepare.
+
+        Args:
+            authenticate: who may call.
+            streams: looks after those that stand still.
+            methods: those of the server, as `package.Service/Method`: their refusals are counted from 0.
+        """
         self._authenticate = authenticate
         self._streams = streams
         self._tracer = trace.get_tracer("services.kit")
@@ -80,6 +87,8 @@ class Entry(grpc.ServerInterceptor):
         meter = metrics.get_meter("services.kit")
         self._duration = RPC_SERVER.build(meter)
         self._refused = AUTH_FAILURES.build(meter)
+        for method in methods:
+            AUTH_FAILURES.start(self._refused, {"route": method})
 
     def intercept_service(
         self,

@@ -14,6 +14,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from services.kit.instruments import CARDINALITY_LIMITS
 from services.kit.redacted_spans import RedactedSpans
 
 
@@ -24,7 +25,9 @@ def span_processor() -> SpanProcessor:
 
 def metric_reader(every_ms: int) -> MetricReader:
     """Return what sends metrics, every so many milliseconds."""
-    return PeriodicExportingMetricReader(OTLPMetricExporter(), export_interval_millis=every_ms)
+    return PeriodicExportingMetricReader(
+        OTLPMetricExporter(), export_interval_millis=every_ms, cardinality_limits=CARDINALITY_LIMITS
+    )
 
 
 def log_handler(resource: Resource) -> tuple[logging.Handler, LoggerProvider]:

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Final
 
 import grpc
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -86,7 +87,11 @@ class Server:
         self._streams = Streams(idle=settings.stream_idle)
         self._server = grpc.server(
             ThreadPoolExecutor(settings.grpc_threads, thread_name_prefix="grpc"),
-            interceptors=[Entry(authenticate or service_token(settings.service_token), self._streams)],
+            interceptors=[
+                Entry(
+                    authenticate or service_token(settings.service_token), self._streams, _methods(self._service_names)
+                )
+            ],
             options=_OPTIONS,
         )
         register(self._server)
@@ -167,6 +172,13 @@ class Server:
         state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *self._service_names):
             self._health.set(name, state)
+
+
+def _methods(service_names: Sequence[str]) -> list[str]:
+    """Return the methods of services as `package.Service/Method`."""
+    pool = descriptor_pool.Default()
+    services = [pool.FindServiceByName(name) for name in service_names]
+    return [f"{service.full_name}/{method.name}" for service in services for method in service.methods]
 
 
 def _refuse_open_address(address: str, settings: KitSettings) -> None:

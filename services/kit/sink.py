@@ -18,6 +18,8 @@ from opentelemetry.sdk.metrics.export import (
     PeriodicExportingMetricReader,
 )
 
+from services.kit.instruments import CARDINALITY_LIMITS
+
 _SECONDS: Final = 5.0
 _FAILURES: Final = 4  # in a row before it is told: whoever restarts alerts need not hear of it
 _OPTIONS: Final = (
@@ -88,4 +90,7 @@ class SinkExporter(MetricExporter):
 
 def metric_reader(address: str, token: str | None, every_ms: int) -> MetricReader:
     """Return what sends metrics to the sink, every so many milliseconds."""
-    return PeriodicExportingMetricReader(SinkExporter(address, token), export_interval_millis=every_ms)
+    exporter = SinkExporter(address, token)
+    return PeriodicExportingMetricReader(
+        exporter, export_interval_millis=every_ms, cardinality_limits=CARDINALITY_LIMITS
+    )

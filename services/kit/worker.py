@@ -12,6 +12,7 @@ import dramatiq
 
 from services.kit import logs, retention
 from services.kit.broker import JobBroker
+from services.kit.components import Components, redis_answers
 from services.kit.config import KitSettings
 from services.kit.db import Database
 from services.kit.notices import notify
@@ -86,6 +87,7 @@ class Worker:
             Relay(database, self._broker, jobs, lease=lease),
             Scheduler(database, Outbox(database), schedules),
             JobStatistics(database, schedules),
+            Components(service, {"database": database.answers, "redis": lambda: redis_answers(self._broker.client)}),
         ]
         self._loops = [_Supervised(loop) for loop in (*own, *loops)]
         self._health = Server(
