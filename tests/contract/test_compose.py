@@ -131,6 +131,13 @@ def test_prometheus_finds_its_rules_in_the_container() -> None:
     assert "./otel-collector/prometheus/rules:/etc/prometheus/rules:ro" in SERVICES["prometheus"]["volumes"]
 
 
+@pytest.mark.parametrize("overlay", sorted(path.name for path in (ROOT / "otel-collector/overlays").iterdir()))
+def test_no_overlay_takes_metrics_from_the_sink(overlay: str) -> None:
+    pipelines = configuration(f"overlays/{overlay}")["service"]["pipelines"]
+    assert "metrics/sink" not in pipelines
+    assert configuration("collector.yaml")["service"]["pipelines"]["metrics/sink"]["exporters"] == ["otlp_grpc/sink"]
+
+
 def test_the_agent_redacts_as_the_collector_does() -> None:
     assert (
         configuration("agent.yaml")["processors"]["redaction"]
@@ -143,7 +150,11 @@ def test_the_agent_redacts_as_the_collector_does() -> None:
     ["collector.yaml", "agent.yaml", *(f"overlays/{vendor}.yaml" for vendor in ("datadog", "newrelic", "elastic"))],
 )
 def test_every_exporter_queues_on_disk_and_never_gives_up(name: str) -> None:
-    for exporter in configuration(name)["exporters"].values():
+    exporters = configuration(name)["exporters"]
+    # What it sends is replaced by what comes next, and it may be away for good.
+    sink = exporters.pop("otlp_grpc/sink", None)
+    assert sink is None or ("storage" not in sink["sending_queue"] and not sink["retry_on_failure"]["enabled"])
+    for exporter in exporters.values():
         assert exporter["sending_queue"]["storage"] == "file_storage"
         assert exporter["sending_queue"]["batch"]
         assert exporter["retry_on_failure"]["max_elapsed_time"] == 0
