@@ -22,7 +22,7 @@ _CALLS = "rpc_server_call_duration_seconds"
 _OF_SERVICE = 'service_name=~"$service"'
 _FAILED = 'status_code=~"5.."'
 # A caller's own mistake is no failure of the server's.
-_CALL_FAILED = 'rpc_response_status_code=~"UNKNOWN|DEADLINE_EXCEEDED|UNIMPLEMENTED|INTERNAL|UNAVAILABLE|DATA_LOSS"'
+_CALL_FAILED = 'rpc_response_status_code=~"INTERNAL|UNKNOWN|UNAVAILABLE|DATA_LOSS|DEADLINE_EXCEEDED"'
 
 
 def api() -> Dashboard:
@@ -54,7 +54,7 @@ def _rest() -> Row:
                     *(Query(quantile(share, _DURATION), f"p{share * 100:.0f}") for share in (0.5, 0.95, 0.99)),
                     unit=SECONDS,
                     shows="How long HTTP requests take. A dot is one request whose trace is kept: it leads there.",
-                    normal="p95 below 0.5 s; an alert is raised above 1 s.",
+                    normal="p95 below 0.5 s.",
                     bounds=warn_and_fail_at(0.5, 1),
                     exemplars=True,
                 ),
@@ -74,8 +74,9 @@ def _rest() -> Row:
                     Query(ratio(per_second(_REQUESTS, 'status_code=~"4.."'), per_second(_REQUESTS)), "4xx"),
                     unit=SHARE,
                     shows="Share of requests that were answered with 5xx, which are ours, and with 4xx, which are the callers'.",
-                    normal="no 5xx.",
+                    normal="no 5xx; an alert is raised above 5 %.",
                     bounds=warn_and_fail_at(0.01, 0.05),
+                    alerts=("BillingHttp5xxHigh",),
                 ),
                 bars(
                     "Slowest routes, p95",
@@ -135,8 +136,9 @@ def _grpc() -> Row:
                     ),
                     unit=SHARE,
                     shows="Share of calls that failed by the server's fault: not those that refuse a caller's mistake.",
-                    normal="0.",
+                    normal="0; an alert is raised above 5 %.",
                     bounds=warn_and_fail_at(0.01, 0.05),
+                    alerts=("BillingErrorRateHigh",),
                 ),
             ],
         ],

@@ -47,6 +47,7 @@ def _now() -> Row:
                     normal="below 80 %: alerts are raised at 80 and 95 %.",
                     bounds=warn_and_fail_at(80, 95),
                     most=120,
+                    alerts=("BillingUsageNearLimit", "BillingUsageNearLimitCritical"),
                 ),
                 number(
                     "Used in this range",
@@ -62,6 +63,7 @@ def _now() -> Row:
                     shows="Limit checks and reservations that were refused.",
                     normal="0, but where a limit is meant to refuse.",
                     bounds=warn_at(1),
+                    alerts=("BillingLimitExceededFrequent",),
                 ),
                 number(
                     "On the default limits",
@@ -70,6 +72,7 @@ def _now() -> Row:
                     shows="1 when the customer has no plan, so that the default limits hold; 0 when it has one.",
                     normal="0.",
                     bounds=warn_at(1),
+                    alerts=("BillingTenantWithoutPlan",),
                 ),
             ]
         ],

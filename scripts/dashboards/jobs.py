@@ -46,6 +46,7 @@ def _now() -> Row:
                     shows="Jobs that are not done, of all services.",
                     normal="near 0; some hundreds during a bill run.",
                     bounds=warn_at(1000),
+                    alerts=("BillingOutboxBacklog",),
                 ),
                 number(
                     "Stuck",
@@ -54,6 +55,7 @@ def _now() -> Row:
                     shows="Jobs that are not done five minutes after they were due.",
                     normal="0; an alert is raised otherwise.",
                     bounds=fail_at(1),
+                    alerts=("BillingJobsStuck",),
                 ),
                 number(
                     "Dead",
@@ -62,14 +64,16 @@ def _now() -> Row:
                     shows="Jobs that were given up after their last attempt. They stay until somebody sends them again.",
                     normal="0; an alert is raised otherwise.",
                     bounds=fail_at(1),
+                    alerts=("BillingJobsDead",),
                 ),
                 number(
                     "Failed in the last hour",
                     Query(grown(_RUNS, _FAILED, over="1h"), "runs"),
                     unit=COUNT,
                     shows="Runs that failed, were given up or lost their lease in the last hour. Most are tried again.",
-                    normal="0; an alert is raised above 100.",
+                    normal="0; an alert is raised above 100 of one job.",
                     bounds=warn_and_fail_at(1, 100),
+                    alerts=("BillingJobsFailed",),
                 ),
             ]
         ],
@@ -142,6 +146,7 @@ def _periodic() -> Row:
                     unit=SECONDS,
                     shows="How long ago each periodic job last succeeded. Jobs that have not succeeded yet are not here.",
                     normal="at most as long as the job's period; an alert is raised when it is overdue.",
+                    alerts=("BillingJobHeartbeatMissing",),
                 ),
                 lines(
                     "Since the last success, over time",

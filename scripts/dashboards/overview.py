@@ -31,7 +31,7 @@ def overview() -> Dashboard:
         "meterscope-overview",
         "Billing overview",
         "Who uses how much of what, what limits refuse, and whether the API answers.",
-        [_now(), _usage(), _limits(), _api()],
+        [_now(), _usage(), _limits(), _intake(), _integrity(), _api()],
         variables=[choice("metric_type", "Meter", _USAGE, "metric_type", several=False)],
     )
 
@@ -106,6 +106,7 @@ def _usage() -> Row:
                     shows="Who used the most of the chosen meter in the dashboard's range. Choose `messages`, `storage` …; "
                     "customers beyond METRICS_MAX_CUSTOMERS are counted together as `other`.",
                     normal="a few large customers, the same ones every day.",
+                    customers=True,
                 ),
                 bars(
                     "Top 10 customers by used share of a limit",
@@ -117,6 +118,7 @@ def _usage() -> Row:
                     shows="Who is nearest to a limit, whichever it is.",
                     normal="below 80 %: alerts are raised at 80 and 95 %.",
                     bounds=warn_and_fail_at(80, 95),
+                    customers=True,
                 ),
                 bars(
                     "Top 10 customers by used share of storage",
@@ -128,6 +130,7 @@ def _usage() -> Row:
                     shows="Who is nearest to a limit of a meter whose name begins with `storage`.",
                     normal="below 80 %.",
                     bounds=warn_and_fail_at(80, 95),
+                    customers=True,
                 ),
             ],
             [
@@ -146,6 +149,16 @@ def _usage() -> Row:
                     "is lost by one.",
                     normal="none; an alert is raised above 0.01 a second.",
                     bounds=fail_at(0.01),
+                    alerts=("BillingUsageIncrementErrors",),
+                ),
+                lines(
+                    "Anomalies",
+                    Query(grown("billing_usage_anomalies_total", by=("kind",), over="1h"), "{{kind}}"),
+                    unit=COUNT,
+                    shows="Customers' meters whose usage was found to be unlike the same hours of the weeks before, in the last hour.",
+                    normal="none.",
+                    bounds=warn_at(1),
+                    alerts=("BillingUsageAnomaly",),
                 ),
             ],
         ],
@@ -171,6 +184,75 @@ def _limits() -> Row:
                     unit=COUNT,
                     shows="How many customers have each plan.",
                     normal="moves slowly.",
+                ),
+            ]
+        ],
+    )
+
+
+def _intake() -> Row:
+    events, calls, notes = "billing_events_ingested_total", "billing_cdr_processed_total", "billing_notifications_total"
+    return Row(
+        "In and out",
+        [
+            [
+                lines(
+                    "Events that do not count",
+                    Query(
+                        ratio(per_second(events, 'outcome!~"accepted|duplicate"'), per_second(events)),
+                        "rejected, in conflict or in quarantine",
+                    ),
+                    unit=SHARE,
+                    shows="Share of the events that come in that neither count nor have counted before.",
+                    normal="near 0; an alert is raised above 5 %, and when events come in at half the rate of the hour before.",
+                    bounds=fail_at(0.05),
+                    alerts=("BillingIngestionSuccessLow", "BillingIngestionRateDropped"),
+                ),
+                lines(
+                    "Call records that fail",
+                    Query(ratio(per_second(calls, 'status="failed"'), per_second(calls)), "failed"),
+                    unit=SHARE,
+                    shows="Share of call records that could not be stored. More about them: the dashboard Call records.",
+                    normal="below 1 %; an alert is raised above 5 %.",
+                    bounds=fail_at(0.05),
+                    alerts=("BillingCdrFailureRateHigh",),
+                ),
+                lines(
+                    "Notifications that fail",
+                    Query(ratio(per_second(notes, 'status=~"failed|dead"'), per_second(notes)), "failed or given up"),
+                    unit=SHARE,
+                    shows="Share of the attempts to notify that failed. More about them: the dashboard Background jobs.",
+                    normal="0; an alert is raised above 10 %.",
+                    bounds=fail_at(0.1),
+                    alerts=("BillingNotificationsFailing", "BillingNotificationsDead"),
+                ),
+            ]
+        ],
+    )
+
+
+def _integrity() -> Row:
+    return Row(
+        "Integrity",
+        [
+            [
+                lines(
+                    "Totals that differ from their events",
+                    Query(latest("billing_integrity_totals_drift"), "quarters of an hour"),
+                    unit=COUNT,
+                    shows="Quarters of an hour whose totals are not what a recount of their events gives.",
+                    normal="0, always.",
+                    bounds=fail_at(1),
+                    alerts=("BillingTotalsDrift", "BillingTotalsUnchecked"),
+                ),
+                lines(
+                    "Ledger",
+                    Query(latest("billing_integrity_ledger_imbalance", by=("currency",)), "{{currency}}"),
+                    unit=COUNT,
+                    shows="Debits less credits, by currency, in its main unit.",
+                    normal="0, always.",
+                    bounds=fail_at(0.01),
+                    alerts=("BillingLedgerImbalance",),
                 ),
             ]
         ],

@@ -164,10 +164,25 @@ def bars(
     bounds: Sequence[Bound] = (),
     worst: str = "",
     alerts: Sequence[str] = (),
+    customers: bool = False,
 ) -> Panel:
-    """Return a bar for each series, as it is now. `worst` is the colour below all bounds, if not green."""
+    """Return a bar for each series, as it is now.
+
+    Args:
+        title: the panel's.
+        query: what is drawn.
+        unit: Grafana's id of it.
+        shows: what is drawn, in words.
+        normal: what is seen when all is well.
+        bounds: where the colour changes.
+        worst: the colour below all bounds, if not green.
+        alerts: those that watch the same: the panel leads to their runbooks.
+        customers: each bar is a customer, and leads to the dashboard of it.
+    """
     panel = bargauge.Panel().orientation(common_model.VizOrientation.HORIZONTAL).min(0).reduce_options(_last())
     panel = panel.display_mode(common_model.BarGaugeDisplayMode.BASIC)
+    if customers:
+        panel = panel.data_links([_customer()])
     return _asking(panel, title, (query,), unit, shows, normal, bounds, alerts, base=worst or "green", instant=True)
 
 
@@ -208,6 +223,13 @@ def _asking(
 
 def _framed(panel: Any, title: str, shows: str, normal: str, source: model.DataSourceRef) -> Any:
     return panel.title(title).description(f"{shows}\n\nNormal: {normal}").datasource(source)
+
+
+def _customer() -> Any:
+    link = dashboard.DashboardLink("Usage of this customer").type(model.DashboardLinkType.LINK)
+    return link.url(
+        "/d/meterscope-usage-customer?var-customer_id=${__field.labels.customer_id}&${environment:queryparam}&${__url_time_range}"
+    )
 
 
 def _runbook(alert: str) -> Any:

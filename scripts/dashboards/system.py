@@ -244,7 +244,7 @@ def _collector() -> Row:
                     shows="How full the collector's queues are. They fill while Prometheus, Loki or Jaeger is away.",
                     normal="near 0.",
                     bounds=warn_and_fail_at(0.5, 0.9),
-                    alerts=("BillingCollectorQueueFilling",),
+                    alerts=("BillingCollectorQueueFilling", "BillingCollectorDown"),
                 ),
                 lines(
                     "Taken in",

@@ -253,6 +253,13 @@ def test_alerts_lead_to_dashboards_that_are_there(rule: dict[str, Any]) -> None:
     found = re.search(r"/d/([\w-]+)(?:\?var-(\w+)=)?", rule["annotations"]["dashboard_url"])
     assert found is not None
     assert found[1] in DASHBOARDS
+    runbook = f"docs/runbooks/{rule['alert']}.md"
+    assert any(
+        link["title"] == runbook
+        for panel in PANELS
+        if panel.dashboard == found[1]
+        for link in panel.content.get("links", ())
+    ), f"no panel of {found[1]} leads to {runbook}"
     if found[2]:
         assert found[2] in {variable["name"] for variable in DASHBOARDS[found[1]]["templating"]["list"]}
 

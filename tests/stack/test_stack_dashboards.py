@@ -1,0 +1,214 @@
+"""Every query of every dashboard, asked of the real Prometheus and Loki after a scenario that moves what they show."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from eventually import eventually
+from google.protobuf import json_format
+from google.type import decimal_pb2
+
+from meterscope.billing.v1 import catalog_service_pb2 as catalog_pb
+from meterscope.usage.v1 import call_record_service_pb2 as calls_pb
+from tests.billing.billing_harness import Client as Billing
+from tests.e2e.running import Running
+from tests.stack.conftest import RealStack
+from tests.usage.calling import Caller
+from tests.usage.usage_harness import Client, event, timestamp
+
+pytestmark = pytest.mark.stack
+
+ROOT = Path(__file__).parents[2]
+DASHBOARDS = [
+    json.loads(path.read_text()) for path in sorted((ROOT / "otel-collector/grafana/dashboards").glob("*.json"))
+]
+SLO_MONTH = "meterscope:slo_burn:rate30d"
+
+# Panels that show nothing after the scenario, each for its reason. One that shows something is no more to be here.
+EMPTY = {
+    "meterscope-api: Warnings and errors": "nothing went wrong",
+    "meterscope-jobs: Warnings and errors of workers": "nothing went wrong",
+    "meterscope-redis: Log lines about Redis": "Redis was there all the time",
+    "meterscope-performance: Who holds the rollup back": "nobody else wrote in its database",
+}
+
+PLAN = {
+    "id": "dashboards",
+    "display_name": "Dashboards",
+    "currency": "INR",
+    "interval": "BILLING_INTERVAL_MONTH",
+    "components": [
+        {
+            "id": "base",
+            "display_name": "Base fee",
+            "flat_fee": {"amount": {"currency_code": "INR", "units": 499}},
+        }
+    ],
+    "limits": [
+        {"meter": "messages", "limit": {"value": "10"}, "kind": "PLAN_LIMIT_KIND_HARD", "thresholds": [50]},
+        {"meter": "storage", "limit": {"value": "1000"}, "kind": "PLAN_LIMIT_KIND_HARD"},
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Query:
+    """A panel's query with its variables filled in."""
+
+    panel: str
+    text: str
+    source: str
+    instant: bool
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What happened, and to whom.
+
+    Attributes:
+        customer: has a plan with limits of 10 messages and 1,000 bytes; used 6 and 800.
+        began: before anything of it happened, unix seconds.
+    """
+
+    customer: str
+    began: float
+
+    def ask(self, stack: RealStack, query: Query) -> int:
+        """How many numbers or lines the query finds; fails where it is refused."""
+        base = f"http://{stack.addresses[query.source]}"
+        end = time.time()
+        if query.source == "Loki":
+            parameters = {"query": query.text, "start": str(self.began), "end": str(end), "limit": "200"}
+            return sum(len(stream["values"]) for stream in answered(f"{base}/loki/api/v1/query_range", parameters))
+        if query.instant:
+            found = answered(f"{base}/api/v1/query", {"query": query.text, "time": str(end)})
+            return sum(is_number(series["value"]) for series in found)
+        parameters = {"query": query.text, "start": str(self.began), "end": str(end), "step": "15"}
+        found = answered(f"{base}/api/v1/query_range", parameters)
+        return sum(is_number(sample) for series in found for sample in series["values"])
+
+
+def answered(address: str, parameters: dict[str, str]) -> list[dict[str, Any]]:
+    answer = httpx.get(address, params=parameters, timeout=30)
+    assert answer.status_code == httpx.codes.OK, f"{parameters['query']}: {answer.text}"
+    found: list[dict[str, Any]] = answer.json()["data"]["result"]
+    return found
+
+
+def is_number(sample: list[Any]) -> bool:
+    return not math.isnan(float(sample[1]))
+
+
+@pytest.fixture(scope="module")
+def scenario(up: Running) -> Scenario:
+    """A customer with a plan uses, is warned, is refused, calls; somebody asks for what is not there."""
+    began = time.time()
+    with up.channel("usage") as to_usage, up.channel("billing") as to_billing:
+        usage, billing = Client.on(to_usage), Billing(to_billing)
+        usage.create_meter("messages", event_type="message.sent")
+        usage.create_meter("storage", event_type="file.stored", quantity="bytes")
+        usage.create_meter("calls", event_type="call.record")
+        customer = subscribed(usage, billing)
+        message = event(customer, type="message.sent")
+        stored = event(customer, type="file.stored", quantities={"bytes": "800"})
+        usage.ingest(*(event(customer, type="message.sent") for _ in range(5)), message, stored)
+        # The same once more, one of a customer that nobody knows, and one that cannot be.
+        assert usage.outcomes(message) == ["DUPLICATE"]
+        assert usage.outcomes(event("nobody", type="message.sent")) == ["QUARANTINED"]
+        assert usage.outcomes(event(customer, type="")) == ["REJECTED"]
+        # 6 of 10 are used: 5 more are too many.
+        eventually(lambda: usage.check(customer, "messages").used.value == "6")
+        assert not usage.check(customer, "messages", "5").allowed
+        called(Caller(to_usage), customer)
+    with httpx.Client(base_url=f"http://{up.run['gateway']}", timeout=30) as rest:
+        for _ in range(3):
+            assert rest.get("/v1/meters").status_code == httpx.codes.OK
+        assert rest.get("/v1/meters/none").status_code == httpx.codes.NOT_FOUND
+    return Scenario(customer, began)
+
+
+def subscribed(usage: Client, billing: Billing) -> str:
+    """A new customer whose plan usage knows of."""
+    plan = json_format.ParseDict(PLAN, catalog_pb.Plan())
+    plan = billing.catalog.CreatePlan(catalog_pb.CreatePlanRequest(plan=plan))
+    customer = billing.customer(time_zone="UTC")
+    month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    billing.subscribe(customer, plan, month.replace(tzinfo=None).isoformat())
+    eventually(lambda: usage.check(customer.id, "messages").limit.value == "10", seconds=30)
+    return str(customer.id)
+
+
+def called(caller: Caller, customer: str) -> None:
+    """One call that counts and one that cannot be."""
+    start = datetime.now(UTC) - timedelta(minutes=5)
+    good = calls_pb.CallRecord(
+        id="1",
+        customer_id=customer,
+        caller="+442079460018",
+        callee="+919876543210",
+        start_time=timestamp(start),
+        duration_seconds=decimal_pb2.Decimal(value="60"),
+    )
+    bad = calls_pb.CallRecord(id="2", customer_id=customer, caller="", callee="+919876543210")
+    answer = caller.stub.IngestCallRecords(calls_pb.IngestCallRecordsRequest(call_records=[good, bad]), timeout=30)
+    assert (answer.accepted, answer.rejected) == (1, 1)
+
+
+def queries(customer: str) -> Iterator[Query]:
+    for dashboard in DASHBOARDS:
+        for panel in dashboard["panels"]:
+            for target in panel.get("targets", ()):
+                source = {"prometheus": "Prometheus", "loki": "Loki"}[target["datasource"]["type"]]
+                name = f"{dashboard['uid']}: {panel['title']}"
+                yield Query(name, filled(target["expr"], customer), source, target.get("instant", False))
+
+
+def filled(text: str, customer: str) -> str:
+    """The query as Grafana sends it: four exports for a rate, half an hour on the dashboard, everything chosen."""
+    values = {
+        "$__rate_interval": "1m",
+        "$__range": "30m",
+        "$environment": ".*",
+        "$service": ".*",
+        "$trace_id": ".*",
+        "$metric_type": "messages",
+        "$customer_id": customer,
+        # Recorded every five minutes; asked here for what the rule works out.
+        SLO_MONTH: rule(SLO_MONTH),
+    }
+    for name, value in values.items():
+        text = text.replace(name, value)
+    assert "$" not in text
+    return text
+
+
+def rule(name: str) -> str:
+    groups = yaml.safe_load((ROOT / "otel-collector/prometheus/rules/slo.yml").read_text())["groups"]
+    (found,) = [rule["expr"] for group in groups for rule in group["rules"] if rule.get("record") == name]
+    return f"({found})"
+
+
+def test_every_panel_shows_what_happened(stack: RealStack, scenario: Scenario) -> None:
+    waiting = list(queries(scenario.customer))
+    expected = [query for query in waiting if query.panel not in EMPTY]
+    assert {query.panel for query in waiting} >= set(EMPTY)
+
+    def arrived() -> bool:
+        expected[:] = [query for query in expected if not scenario.ask(stack, query)]
+        return not expected
+
+    try:
+        eventually(arrived, seconds=120)
+    finally:
+        for query in expected:
+            print(f"empty: {query.panel}: {query.text}")
+    empty = {query.panel for query in waiting if query.panel in EMPTY and not scenario.ask(stack, query)}
+    assert empty == set(EMPTY), "these show something: they are no exceptions any more"
