@@ -10,7 +10,7 @@ The outbox is the only retry. A row that is not done within its lease is handed 
 flushed Redis loses nothing; after its attempts it is dead: counted, listed, and run again only by `Outbox.resend`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -117,8 +117,12 @@ class Outbox:
         job: str,
         entries: Iterable[tuple[str, Mapping[str, Any]]],
         delay: timedelta = timedelta(),
+        contexts: Sequence[Mapping[str, str]] | None = None,
     ) -> list[str]:
-        """Insert many rows of one job at once. `entries` are (aggregate, payload); see `put`."""
+        """Insert many rows of one job at once. `entries` are (aggregate, payload); see `put`.
+
+        `contexts` are the trace contexts that the rows run in, one each, where that is not the caller's.
+        """
         attributes = {
             "messaging.system": "dramatiq",
             "messaging.operation.type": "send",
@@ -132,6 +136,8 @@ class Outbox:
         ]
         if not rows:
             return []
+        if contexts is not None:
+            rows = [row | {"context": dict(own)} for row, own in zip(rows, contexts, strict=True)]
         due = sa.func.now() + delay
         conn.execute(sa.insert(outbox).values(due_at=due, available_at=due), rows)
         wake_relay(conn, self._database)

@@ -243,6 +243,36 @@ def test_a_spike_of_one_part_is_found_explained_and_told_once(
     assert (kept.kind, kept.expected.value) == (pb.ANOMALY_KIND_SPIKE, "480")
 
 
+@live
+def test_what_is_judged_on_demand_comes_by_pages_of_one_end(
+    client: Client, reports: report_service_pb2_grpc.ReportServiceStub
+) -> None:
+    customer = client.put_customer()
+    usual = history(customer, lambda _: 10)
+    # Three times as many requests, and bytes, in the last day.
+    more = [each for _ in range(2) for each in history(customer, lambda _: 10, hours=24)]
+    send(client, [*usual, *more])
+    wanted = {"customer_id": customer, "window_hours": 24}
+    pages, token = [], ""
+    while not pages or token:
+        page = reports.ListUsageAnomalies(
+            pb.ListUsageAnomaliesRequest(**wanted, page_size=1, page_token=token), timeout=30
+        )
+        pages.append([(each.meter, each.end_time.seconds) for each in page.anomalies])
+        token = page.next_page_token
+    (first,), (second,) = pages
+    assert (first[0], second[0]) == ("bytes", "requests")
+    assert first[1] == second[1]
+    # A token of another question, and one of the stored list, are none.
+    for other in ({"window_hours": 12}, {"window_hours": 0}):
+        first_page = reports.ListUsageAnomalies(pb.ListUsageAnomaliesRequest(**wanted, page_size=1), timeout=30)
+        with pytest.raises(grpc.RpcError) as refused:
+            reports.ListUsageAnomalies(
+                pb.ListUsageAnomaliesRequest(**(wanted | other), page_token=first_page.next_page_token)
+            )
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def until_run_again(sql: psycopg.Connection[tuple[object, ...]]) -> None:
     """Wait until two more searches, begun after this, have ended."""
 

@@ -1,9 +1,10 @@
 """Thresholds: which shares of a limit a turn of the rollup crossed, and by which event."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -47,40 +48,56 @@ _CROSS: Final = sa.text(
     ORDER BY k.customer_id, k.meter_id, x.period_start, x.threshold
     """  # noqa: S608 - the parts are constants
 )
-_END: Final = PERIOD_END.format(customer="c.number", zone="c.time_zone", instant="CAST(:period_start AS timestamptz)")
-# The first event of the turn, in its order, with which the total reaches the threshold. What one event does to a MIN, an
-# AVG, a LATEST or a count of values depends on the others: of those it is the last event.
-_CROSSING_EVENT: Final = sa.text(
+_END: Final = PERIOD_END.format(customer="c.number", zone="c.time_zone", instant="k.period_start")
+_IN_TURN: Final = f"""
+    {{0}}.generation = :generation AND {{0}}.tx >= {TX.format("last")} AND {{0}}.tx < {TX.format("upto")}
+"""
+# Of each crossing the first event of the turn, in its order, with which the total reaches the threshold. What one event
+# does to a MIN, an AVG, a LATEST or a count of values depends on the others: of those it is the last event. Where no event
+# did, or one without a trace, the last change of the customer.
+_CAUSES: Final = sa.text(
     f"""
-    WITH counted AS (
-        SELECT e.trace_id, e.span_id, e.tx, e.time, e.digest, m.aggregation,
+    WITH crossed AS MATERIALIZED (
+        SELECT * FROM unnest(CAST(:customers AS bigint[]), CAST(:meters AS integer[]),
+                             CAST(:period_starts AS timestamptz[]), CAST(:thresholds AS integer[]),
+                             CAST(:used AS numeric[]), CAST(:amounts AS numeric[]))
+            WITH ORDINALITY AS x (customer, meter, period_start, threshold, used, amount, place)
+    ), periods AS MATERIALIZED (
+        SELECT k.*, {_END} AS period_end
+        FROM (SELECT DISTINCT customer, meter, period_start, used FROM crossed) AS k
+        JOIN customers AS c ON c.number = k.customer
+    ), counted AS (
+        SELECT k.customer, k.meter, k.period_start, k.used, e.trace_id, e.span_id, e.tx, e.time, e.digest, m.aggregation,
                CASE m.aggregation WHEN 'COUNT' THEN 1 ELSE coalesce({QUANTITY}, 0) END AS value
-        FROM customers AS c
-        JOIN events AS e ON e.customer = c.number
-        JOIN meters AS m ON m.number = :meter AND {TAKEN}
-        WHERE c.number = :customer AND e.generation = :generation
-            AND e.tx >= {TX.format("last")} AND e.tx < {TX.format("upto")}
-            AND e.time >= :period_start AND e.time < {_END} AND {MATCHES}
+        FROM periods AS k
+        JOIN meters AS m ON m.number = k.meter
+        JOIN events AS e ON e.customer = k.customer AND {TAKEN}
+            AND e.time >= k.period_start AND e.time < k.period_end
+        WHERE {_IN_TURN.format("e")} AND {MATCHES}
     ), running AS (
-        SELECT trace_id, span_id, tx, time, digest,
+        SELECT customer, meter, period_start, trace_id, span_id, tx, time, digest,
                CASE WHEN aggregation IN ('COUNT', 'SUM')
-                    THEN CAST(:used AS numeric) - sum(value) OVER ()
-                         + sum(value) OVER (ORDER BY tx, time, digest ROWS UNBOUNDED PRECEDING)
+                    THEN used - sum(value) OVER (PARTITION BY customer, meter, period_start)
+                         + sum(value) OVER (PARTITION BY customer, meter, period_start
+                                            ORDER BY tx, time, digest ROWS UNBOUNDED PRECEDING)
                     WHEN aggregation = 'MAX' THEN value END AS total
         FROM counted
+    ), first AS (
+        SELECT DISTINCT ON (x.place) x.place, r.trace_id, r.span_id
+        FROM crossed AS x JOIN running AS r USING (customer, meter, period_start)
+        WHERE r.total IS NULL OR r.total * 100 >= x.amount * x.threshold
+        ORDER BY x.place, CASE WHEN r.total IS NULL THEN r.tx END DESC, CASE WHEN r.total IS NULL THEN r.time END DESC,
+                 r.tx, r.time, r.digest
+    ), changed AS (
+        SELECT DISTINCT ON (h.customer) h.customer, h.context
+        FROM changes AS h
+        WHERE h.customer = ANY(CAST(:customers AS bigint[])) AND {_IN_TURN.format("h")}
+        ORDER BY h.customer, h.tx DESC
     )
-    SELECT trace_id, span_id FROM running
-    WHERE total IS NULL OR total * 100 >= CAST(:amount AS numeric) * :threshold
-    ORDER BY CASE WHEN total IS NULL THEN tx END DESC, CASE WHEN total IS NULL THEN time END DESC, tx, time, digest
-    LIMIT 1
+    SELECT f.trace_id, f.span_id, h.context
+    FROM crossed AS x LEFT JOIN first AS f USING (place) LEFT JOIN changed AS h USING (customer)
+    ORDER BY x.place
     """  # noqa: S608 - the parts are constants
-)
-_CHANGE: Final = sa.text(
-    f"""
-    SELECT context FROM changes
-    WHERE customer = :customer AND generation = :generation AND tx >= {TX.format("last")} AND tx < {TX.format("upto")}
-    ORDER BY tx DESC LIMIT 1
-    """  # noqa: S608
 )
 
 
@@ -113,18 +130,20 @@ def cross(conn: sa.Connection) -> list[Crossing]:
     return [Crossing(**row._mapping) for row in conn.execute(_CROSS)]  # noqa: SLF001 - SQLAlchemy's public name
 
 
-def cause(conn: sa.Connection, turn: Turn, crossing: Crossing) -> Cause:
-    """Return the event that reached the threshold, or the change that lowered it."""
+def causes(conn: sa.Connection, turn: Turn, crossings: Sequence[Crossing]) -> list[Cause]:
+    """Return, for each crossing, the event that reached the threshold, or the change that lowered it."""
     asked = turn.parameters() | {
-        "customer": crossing.customer,
-        "meter": crossing.meter,
-        "period_start": crossing.period_start,
-        "threshold": crossing.threshold,
-        "used": crossing.used,
-        "amount": crossing.amount,
+        "customers": [each.customer for each in crossings],
+        "meters": [each.meter for each in crossings],
+        "period_starts": [each.period_start for each in crossings],
+        "thresholds": [each.threshold for each in crossings],
+        "used": [each.used for each in crossings],
+        "amounts": [each.amount for each in crossings],
     }
-    event = conn.execute(_CROSSING_EVENT, asked).one_or_none()
-    if event is not None and event.trace_id is not None:
-        return Cause(trace_id=event.trace_id.int, span_id=(event.span_id or 0) % 2**64)
-    context = conn.execute(_CHANGE, turn.parameters() | {"customer": crossing.customer}).scalar_one_or_none()
-    return Cause(context=context)
+    return [_cause(row) for row in conn.execute(_CAUSES, asked)]
+
+
+def _cause(row: Any) -> Cause:
+    if row.trace_id is not None:
+        return Cause(trace_id=row.trace_id.int, span_id=(row.span_id or 0) % 2**64)
+    return Cause(context=row.context)

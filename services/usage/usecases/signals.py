@@ -29,15 +29,27 @@ class Signals:
         self._tracer = trace.get_tracer("services.usage")
 
     def put(self, conn: sa.Connection, turn: Turn) -> list[Crossing]:
-        """Store the thresholds that were reached, and their signals, in the turn's transaction."""
+        """Store the thresholds that were reached, and their signals, in the turn's transaction.
+
+        However many they are: when a default limit is lowered, customers without a plan cross it all at once.
+        """
         crossed = thresholds.cross(conn)
-        for crossing in crossed:
-            parent = _context(thresholds.cause(conn, turn, crossing))
-            name = f"threshold {crossing.meter_id} {crossing.threshold}%"
-            with self._tracer.start_as_current_span(name, context=parent, kind=SpanKind.INTERNAL) as span:
-                span.set_attribute(telemetry.KEEP, True)
-                self._outbox.put(conn, job=RAISE_SIGNAL, payload={"request": signal(crossing)})
+        if crossed:
+            causes = thresholds.causes(conn, turn, crossed)
+            self._outbox.put_all(
+                conn,
+                job=RAISE_SIGNAL,
+                entries=[("", {"request": signal(crossing)}) for crossing in crossed],
+                contexts=[self._context(*each) for each in zip(crossed, causes, strict=True)],
+            )
         return crossed
+
+    def _context(self, crossing: Crossing, cause: Cause) -> dict[str, str]:
+        """Return the trace context of a span that continues the trace of what crossed the threshold."""
+        name = f"threshold {crossing.meter_id} {crossing.threshold}%"
+        with self._tracer.start_as_current_span(name, context=_context(cause), kind=SpanKind.INTERNAL) as span:
+            span.set_attribute(telemetry.KEEP, True)
+            return telemetry.inject()
 
 
 def signal(crossing: Crossing) -> dict[str, Any]:
