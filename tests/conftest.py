@@ -1,6 +1,7 @@
 """Real servers for every test: one PostgreSQL and one Valkey a session, a fresh database for each test module."""
 
 import itertools
+import os
 from collections.abc import Iterator
 
 import psycopg
@@ -17,6 +18,8 @@ from psycopg import sql
 from services.kit.embedded import EmbeddedPostgres, EmbeddedValkey, start_postgres, start_valkey
 
 _VALKEY_DATABASES = 16
+# A developer's own: no test reports there.
+os.environ.pop("SENTRY_DSN", None)
 
 
 @pytest.fixture(scope="session")

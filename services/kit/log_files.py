@@ -105,12 +105,12 @@ class LogFiles(logging.Handler):
             for file in self._files.values():
                 file.close()
             self._files = {}
-            if self._lock_file >= 0:
+            # While it still compresses, the names are not the next one's.
+            if self._keeper.stop() and self._lock_file >= 0:
                 os.close(self._lock_file)
                 self._lock_file = -1
         finally:
             self.release()
-        self._keeper.stop()
 
     def _write(self, record: logging.LogRecord, line: bytes, day: date) -> None:
         if not self._files:
@@ -240,10 +240,12 @@ class _Keeper:
         self._do(lambda: self._finish(names))
         self._do(lambda: self._delete(day))
 
-    def stop(self) -> None:
+    def stop(self) -> bool:
+        """Say whether it has ended within 2 s."""
         if self._thread is not None:
             self._todo.put(None)
             self._thread.join(_STOP_SECONDS)
+        return self._thread is None or not self._thread.is_alive()
 
     def _do(self, task: Callable[[], None]) -> None:
         if self._thread is None:

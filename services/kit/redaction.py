@@ -11,25 +11,33 @@ from typing import Any, Final
 
 REDACTED: Final = "[redacted]"
 
+# What one of has to be there in small letters, what is replaced, by what. Nearly no text has any: looking for words first
+# makes a line of a log ten times cheaper.
 _PATTERNS: Final = (
     # scheme://user:password@host, also where the password holds / or @; scheme://key@host
-    (re.compile(r"(?<=://)([^/\s:@\"'<>]*):[^\s\"'<>]+@"), r"\1:[redacted]@"),
-    (re.compile(r"(?<=://)[^/\s:@\"'<>?#]+@"), "[redacted]@"),
+    (("://",), re.compile(r"(?<=://)([^/\s:@\"'<>]{0,256}):[^\s\"'<>]{1,256}@"), r"\1:[redacted]@"),
+    (("://",), re.compile(r"(?<=://)[^/\s:@\"'<>?#]{1,256}@"), "[redacted]@"),
     # The path is the secret.
     (
+        ("slack.com/", "/api/webhooks/", "webhook.office.com/", "pagerduty.com/integration/"),
         re.compile(
             r"(?i)\b(hooks\.slack\.com/(?:services|workflows|triggers)/|discord(?:app)?\.com/api/webhooks/"
             r"|webhook\.office\.com/|events\.pagerduty\.com/integration/)[^\s\"'<>]+"
         ),
         r"\1[redacted]",
     ),
-    (re.compile(r"\b(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]+"), "[redacted key]"),
-    (re.compile(r"\b(?:whsec|rzp_(?:live|test))_[A-Za-z0-9+/=]+"), "[redacted key]"),
-    (re.compile(r"\b(?:xox[abeprs]-[A-Za-z0-9-]{8,}|gh[opsu]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})"), "[redacted key]"),
-    (re.compile(r"\beyJ[\w-]{6,}\.[\w-]+(?:\.[\w-]*)?"), "[redacted token]"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 [redacted]"),
+    (("_live_", "_test_"), re.compile(r"\b(?:sk|rk|pk|rzp)_(?:live|test)_[A-Za-z0-9]+"), "[redacted key]"),
+    (("whsec_",), re.compile(r"\bwhsec_[A-Za-z0-9+/=]+"), "[redacted key]"),
+    (
+        ("xox", "gho_", "ghp_", "ghs_", "ghu_", "akia"),
+        re.compile(r"\b(?:xox[abeprs]-[A-Za-z0-9-]{8,}|gh[opsu]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})"),
+        "[redacted key]",
+    ),
+    (("eyj",), re.compile(r"\beyJ[\w-]{6,}\.[\w-]+(?:\.[\w-]*)?"), "[redacted token]"),
+    (("bearer", "basic"), re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 [redacted]"),
     # name=value, name: "a value", ("name", "value"), with or without the backslashes of a text within a text
     (
+        ("passw", "secret", "token", "api", "authorization", "private"),
         re.compile(
             r"(?i)(password|passwd|secret|token|api[_-]?key|authorization|private[_-]?key)"
             r"(\\*[\"']?\s*[=:]\s*|\\*[\"']\s*,\s*)"
@@ -38,12 +46,13 @@ _PATTERNS: Final = (
         r"\1\2[redacted]",
     ),
     # What PostgreSQL quotes of the data when it refuses it.
-    (re.compile(r"(Failing row contains \().*(\))"), r"\1[redacted]\2"),
+    (("failing row",), re.compile(r"(Failing row contains \().*(\))"), r"\1[redacted]\2"),
     (
+        ("key (",),
         re.compile(r"(Key \([^)]*\)=\().*?(\) (?:already exists|is not present|is still referenced|conflicts))"),
         r"\1[redacted]\2",
     ),
-    (re.compile(r"(COPY \w+, line \d+(?:, column \w+)?: \")[^\n]*"), r"\1[redacted]"),
+    (("copy ",), re.compile(r"(COPY \w+, line \d+(?:, column \w+)?: \")[^\n]*"), r"\1[redacted]"),
 )
 _EMAIL: Final = re.compile(r"[\w.%+-]{1,64}(?:@|%40)[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,}")
 _SECRET_NAMES: Final = re.compile(
@@ -57,8 +66,10 @@ _HARMLESS: Final = (bool, float, Decimal, date, timedelta, type(None))
 
 def redact(text: str) -> str:
     """Return `text` with everything that looks like a secret replaced. What was redacted stays as it is."""
-    for pattern, replacement in _PATTERNS:
-        text = pattern.sub(replacement, text)
+    small = text.lower()
+    for words, pattern, replacement in _PATTERNS:
+        if any(word in small for word in words):
+            text = pattern.sub(replacement, text)
     if "@" in text or "%40" in text:
         text = _EMAIL.sub("[redacted e-mail]", text)
     return _CARD.sub(_redact_card, text)

@@ -1,15 +1,20 @@
+import asyncio
+import contextlib
+import gc
 import io
 import json
 import logging
 import logging.handlers
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
+import uvloop
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import Tracer
 
 from services.kit import logs, telemetry
-from services.kit.redaction import is_card_number, redact
 
 # 4242 4242 4242 4242 is a published test number that passes the Luhn check; with …4241 it does not.
 CARD = "4242 4242 4242 4242"
@@ -20,11 +25,12 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     out = io.StringIO()
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
-    hooks = sys.excepthook
+    hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
     monkeypatch.setattr(sys, "stdout", out)
     logs.setup("INFO", {"service": "usage", "version": "1.2.3", "environment": "test"})
     yield out
-    root.handlers, sys.excepthook = before, hooks
+    root.handlers = before
+    sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
     root.setLevel(level)
     logging.captureWarnings(capture=False)
 
@@ -107,8 +113,105 @@ def test_what_exporters_say_is_not_exported(lines: io.StringIO, capsys: pytest.C
     assert not lines.getvalue()
 
 
-def test_numbers_that_are_no_cards_stay() -> None:
-    assert is_card_number("4242424242424242")
-    assert not is_card_number("4242424242424241")
-    assert redact("trace 4242424242424241") == "trace 4242424242424241"
-    assert redact("sum 3480555124 bytes") == "sum 3480555124 bytes"
+def test_a_field_of_a_line_stands_for_none_of_ours(lines: io.StringIO) -> None:
+    logging.getLogger("services.usage").info("moved", extra={"service": "other", "level": "mine", "to": "b"})
+    assert (last(lines)["service"], last(lines)["level"], last(lines)["to"]) == ("usage", "INFO", "b")
+
+
+@pytest.mark.usefixtures("lines")
+def test_every_output_gets_the_request_and_the_customer() -> None:
+    exported = logging.handlers.BufferingHandler(capacity=100)
+    logs.setup("INFO", {}, [exported])
+    token = logs.request_id.set("req-1")
+    with telemetry.customer("cus_1"):
+        logging.getLogger("services.usage").info("near the limit")
+    logs.request_id.reset(token)
+    (record,) = exported.buffer
+    assert (vars(record)["request_id"], vars(record)["customer_id"]) == ("req-1", "cus_1")
+
+
+@pytest.mark.usefixtures("lines")
+def test_an_output_that_needs_the_exception_gets_it_before_it_is_redacted() -> None:
+    seen = []
+
+    class Reporter(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record.exc_info)
+
+    logs.setup("INFO", {}, unredacted=[Reporter(level=logging.ERROR)])
+    error = ValueError("nobody@example.org")
+    logging.getLogger("services.usage").error("failed", exc_info=error)
+    logging.getLogger("services.usage").warning("not reported", exc_info=error)
+    assert [info[1] for info in seen if info] == [error]
+
+
+@pytest.fixture
+def tracer() -> Tracer:
+    provider = TracerProvider()
+    provider.add_span_processor(logs.RaisedIn())
+    return provider.get_tracer("test")
+
+
+def test_an_uncaught_error_of_a_thread_is_logged_under_the_span_it_was_raised_in(
+    lines: io.StringIO, tracer: Tracer
+) -> None:
+    ids = []
+
+    def fail() -> None:
+        with tracer.start_as_current_span("outer"), tracer.start_as_current_span("inner") as span:
+            ids.append(span.get_span_context())
+            raise RuntimeError("nobody caught me")
+
+    thread = threading.Thread(target=fail, name="careless")
+    thread.start()
+    thread.join()
+    line = last(lines)
+    assert (line["level"], line["uncaught"], line["thread_name"]) == ("FATAL", "thread", "careless")
+    assert line["exception.message"] == "nobody caught me"
+    assert (line["trace_id"], line["span_id"]) == (f"{ids[0].trace_id:032x}", f"{ids[0].span_id:016x}")
+
+
+def test_an_error_that_falls_through_two_nets_is_logged_once(lines: io.StringIO) -> None:
+    error = RuntimeError("nobody caught me")
+    logs.uncaught(error, "loop", "a loop failed")
+    sys.excepthook(RuntimeError, error, None)
+    assert [json.loads(line)["message"] for line in lines.getvalue().splitlines()] == ["a loop failed"]
+
+
+def test_an_error_in_a_destructor_is_logged(lines: io.StringIO) -> None:
+    class Careless:
+        def __del__(self) -> None:
+            raise RuntimeError("nobody caught me")
+
+    Careless()
+    line = last(lines)
+    assert (line["level"], line["uncaught"], line["exception.message"]) == ("ERROR", "destructor", "nobody caught me")
+    assert "__del__" in str(line["ignored_in"])
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_errors_that_nobody_asks_a_task_for_are_logged_under_the_span_that_made_it(
+    lines: io.StringIO, tracer: Tracer, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    ids = []
+
+    async def fail() -> None:
+        raise RuntimeError("nobody asked")
+
+    async def careless() -> None:
+        logs.watch(asyncio.get_running_loop())
+        with tracer.start_as_current_span("request") as span:
+            ids.append(span.get_span_context())
+            task = asyncio.get_running_loop().create_task(fail())
+        await asyncio.wait([task])
+        del task
+        gc.collect()
+        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+        await asyncio.sleep(0)
+
+    with contextlib.closing(new_loop()) as loop:
+        loop.run_until_complete(careless())
+    task, callback = (json.loads(line) for line in lines.getvalue().splitlines())
+    assert (task["level"], task["uncaught"], task["exception.message"]) == ("ERROR", "asyncio", "nobody asked")
+    assert task["trace_id"] == f"{ids[0].trace_id:032x}"
+    assert (callback["uncaught"], callback["exception.type"]) == ("asyncio", "ZeroDivisionError")
