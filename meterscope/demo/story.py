@@ -28,6 +28,7 @@ from meterscope.demo.traffic import Log, Traffic
 ZONE: Final = "Asia/Kolkata"
 CUSTOMERS: Final = 20
 LATECOMERS: Final = 5
+_COLLECTOR: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 # Whose first payment fails: the second busiest.
 _DECLINED_RANK: Final = 1
 
@@ -71,7 +72,7 @@ class Story:
             DemoFailed: something is not as the input says.
         """
         chapter = self._open()
-        spans = telemetry.setup(self._options.trace_file)
+        spans = telemetry.setup(self._options.trace_file, self._options.environ.get(_COLLECTOR))
         running = self._start()
         try:
             chapter.gateway = running.addresses["gateway"]

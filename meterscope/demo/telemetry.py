@@ -13,6 +13,8 @@ from opentelemetry.trace import Tracer
 # Holds a whole batch, so that a flush is one append: processes share the file without mixing lines.
 _BUFFER_BYTES: Final = 1 << 22
 _WRITE_EVERY_MS: Final = 200
+# A collector that is away holds up the demo's end by no more, for each of the two.
+_SEND_SECONDS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -34,17 +36,28 @@ class Telemetry:
             provider.shutdown()
 
 
-def setup(file: Path) -> Telemetry:
-    """Append spans to `file` as JSON lines, beside those of the services."""
+def setup(file: Path, collector: str | None) -> Telemetry:
+    """Append spans to `file` as JSON lines, beside those of the services, and send them where those send theirs.
+
+    Args:
+        file: made if need be.
+        collector: an OTLP/gRPC address such as http://127.0.0.1:4317; None for the file alone.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    client, receiver = _provider("client", file), _provider("webhook-receiver", file)
+    client, receiver = _provider("client", file, collector), _provider("webhook-receiver", file, collector)
     trace.set_tracer_provider(client)
     return Telemetry(client.get_tracer("meterscope.demo"), receiver.get_tracer("meterscope.demo"), (client, receiver))
 
 
-def _provider(service: str, file: Path) -> TracerProvider:
-    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+def _provider(service: str, file: Path, collector: str | None) -> TracerProvider:
+    provider = TracerProvider(resource=Resource.create({"service.name": service, "service.namespace": "meterscope"}))
     out = file.open("a", buffering=_BUFFER_BYTES, encoding="utf-8")
     exporter = ConsoleSpanExporter(out=out, formatter=lambda span: span.to_json(indent=None) + "\n")
     provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=_WRITE_EVERY_MS))
+    if collector:
+        # Imported only where there is one: it costs the start a fifth of a second.
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+        sender = OTLPSpanExporter(endpoint=collector, timeout=_SEND_SECONDS)
+        provider.add_span_processor(BatchSpanProcessor(sender, export_timeout_millis=_SEND_SECONDS * 1000))
     return provider

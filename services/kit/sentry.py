@@ -102,7 +102,7 @@ class Units(SpanProcessor):
         context = span.get_span_context()
         with ExitStack() as stack:
             stack.enter_context(sentry_sdk.isolation_scope())
-            ids = {
+            ids: dict[str, Any] = {
                 "trace_id": trace.format_trace_id(context.trace_id),
                 "span_id": trace.format_span_id(context.span_id),
             }
