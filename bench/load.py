@@ -3,11 +3,13 @@
 Requests are built before the clock starts: what is measured is the server, and what a client must do to send bytes.
 """
 
+import itertools
 import multiprocessing
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -21,12 +23,17 @@ INGEST = "/meterscope.usage.v1.EventService/IngestEvents"
 
 @dataclass(frozen=True)
 class Load:
-    """What one client process sends. What other methods than IngestEvents answer is not looked at."""
+    """What one client process sends. What other methods than IngestEvents answer is not looked at.
+
+    `connections`: the callers are spread over so many, as separate clients would have them. Several server processes on
+    one port share connections, not calls: with one of them, one process does everything.
+    """
 
     address: str
     requests: list[bytes]
     callers: int
     method: str = INGEST
+    connections: int = 1
 
 
 @dataclass(frozen=True)
@@ -95,13 +102,21 @@ def _run(load: Load) -> Sent:
     accepted: list[int] = []
     pending = iter(load.requests)
     lock = threading.Lock()
-    with grpc.insecure_channel(load.address) as channel:
-        is_ingest = load.method == INGEST
-        decode = event_service_pb2.IngestEventsResponse.FromString if is_ingest else None
-        call = channel.unary_unary(load.method, response_deserializer=decode)
-        grpc.channel_ready_future(channel).result(10)
+    is_ingest = load.method == INGEST
+    decode = event_service_pb2.IngestEventsResponse.FromString if is_ingest else None
+    with ExitStack() as stack:
+        calls = []
+        for _ in range(load.connections):
+            # Channels to one address would share a connection.
+            own = [("grpc.use_local_subchannel_pool", 1)]
+            channel = stack.enter_context(grpc.insecure_channel(load.address, options=own))
+            grpc.channel_ready_future(channel).result(10)
+            calls.append(channel.unary_unary(load.method, response_deserializer=decode))
+        connection = itertools.cycle(calls)
 
         def caller() -> None:
+            with lock:
+                call = next(connection)
             while True:
                 with lock:
                     request = next(pending, None)

@@ -23,6 +23,26 @@ from meterscope.usage.v1 import (
 from services.kit.embedded import EmbeddedPostgres, start_postgres, start_valkey
 
 EVENT_TYPE = "bench.request"
+_PLAIN = (
+    meter_service_pb2.Meter(id="requests", event_type=EVENT_TYPE, aggregation=meter_service_pb2.AGGREGATION_COUNT),
+    meter_service_pb2.Meter(
+        id="bytes", event_type=EVENT_TYPE, aggregation=meter_service_pb2.AGGREGATION_SUM, quantity="bytes"
+    ),
+)
+_RICH = (
+    meter_service_pb2.Meter(
+        id="largest", event_type=EVENT_TYPE, aggregation=meter_service_pb2.AGGREGATION_MAX, quantity="bytes"
+    ),
+    meter_service_pb2.Meter(
+        id="paths", event_type=EVENT_TYPE, aggregation=meter_service_pb2.AGGREGATION_UNIQUE, attribute="path"
+    ),
+    meter_service_pb2.Meter(
+        id="by-status",
+        event_type=EVENT_TYPE,
+        aggregation=meter_service_pb2.AGGREGATION_COUNT,
+        group_by=["status"],
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -36,8 +56,14 @@ class UsageStack:
 
 
 @contextmanager
-def running(customers: int, *, servers: int = 1) -> Iterator[UsageStack]:
-    """Run the usage service with two meters and customers that have limits, named by key: `c0`, `c1` and so on."""
+def running(customers: int, *, servers: int = 1, rich: bool = False) -> Iterator[UsageStack]:
+    """Run the usage service with meters and customers that have limits, named by key: `c0`, `c1` and so on.
+
+    Args:
+        customers: how many.
+        servers: server processes on one port.
+        rich: besides the two meters that count and sum, three that look at attributes or keep more than a sum.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True)))
         postgres = start_postgres(folder / "postgres")
@@ -64,28 +90,16 @@ def running(customers: int, *, servers: int = 1) -> Iterator[UsageStack]:
             stack.callback(_end, process)
             processes[name] = process
             wait_until_serving(worker if name == "worker" else address)
-        prepare(address, customers)
+        prepare(address, customers, rich=rich)
         yield UsageStack(address, postgres, database_url, processes)
 
 
-def prepare(address: str, customers: int) -> None:
-    """Create meters and make customers known, with a limit each, as billing would."""
+def prepare(address: str, customers: int, *, rich: bool = False) -> None:
+    """Create meters, the rich ones too where asked for, and make customers known, with a limit each, as billing would."""
     with grpc.insecure_channel(address) as channel:
         meters = meter_service_pb2_grpc.MeterServiceStub(channel)
-        meters.CreateMeter(
-            meter_service_pb2.CreateMeterRequest(
-                meter=meter_service_pb2.Meter(
-                    id="requests", event_type=EVENT_TYPE, aggregation=meter_service_pb2.AGGREGATION_COUNT
-                )
-            )
-        )
-        meters.CreateMeter(
-            meter_service_pb2.CreateMeterRequest(
-                meter=meter_service_pb2.Meter(
-                    id="bytes", event_type=EVENT_TYPE, aggregation=meter_service_pb2.AGGREGATION_SUM, quantity="bytes"
-                )
-            )
-        )
+        for meter in (*_PLAIN, *(_RICH if rich else ())):
+            meters.CreateMeter(meter_service_pb2.CreateMeterRequest(meter=meter))
         limits = limit_service_pb2_grpc.LimitServiceStub(channel)
         for number in range(customers):
             request = limit_service_pb2.PutEntitlementsRequest(

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from services.usage.store import states
 from services.usage.store.counted import COUNTED, KEPT_FROM
 from services.usage.store.places import STRIPE
-from services.usage.store.states import BUCKET, COUNTS, DIGEST, SEAL
+from services.usage.store.states import BUCKET, COUNTS, SEAL
 from services.usage.tables import drifts
 
 # Of a random customer, a quarter with an event and a quarter with a total: either may lack what the other has.
@@ -82,12 +82,10 @@ _STATE: Final = "count, sum, min, max, latest_time, latest_id, latest_value"
 _COMPARE: Final = sa.text(
     f"""
     WITH {_SAMPLES}, counted AS (
-        SELECT t.*, v.digests FROM ({states.aggregated(states.events(_FOUND, start=BUCKET, seal=SEAL), _KEY)}) AS t
+        SELECT t.*, v.digests FROM ({states.totals(_FOUND, start=BUCKET, seal=SEAL)}) AS t
         LEFT JOIN (
-            SELECT {_KEY}, {_VALUES} AS digests FROM (
-                SELECT DISTINCT {_KEY}, {DIGEST.format("text")} AS digest
-                FROM ({states.events(f"{_FOUND} AND m.aggregation = 'UNIQUE'", start=BUCKET, seal=SEAL)}) AS u
-            ) AS u GROUP BY {_KEY}
+            SELECT {_KEY}, {_VALUES} AS digests FROM ({states.values(_FOUND, start=BUCKET, seal=SEAL)}) AS u
+            GROUP BY {_KEY}
         ) AS v USING ({_KEY})
     ), stored AS (
         SELECT b.*, (SELECT {_VALUES} FROM bucket_values AS v

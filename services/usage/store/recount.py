@@ -13,7 +13,7 @@ from services.usage.store import states
 from services.usage.store.counted import COUNTED
 from services.usage.store.customers import PERIOD_END, PERIOD_START
 from services.usage.store.rollup import PLAN_FREELY, PLAN_TO_HASH, Turn
-from services.usage.store.states import BUCKET, COUNTS, DIGEST, SEAL, TX
+from services.usage.store.states import BUCKET, COUNTS, SEAL, TX
 
 _IN_TURN: Final = f"generation = :generation AND tx >= {TX.format('last')} AND tx < {TX.format('upto')}"
 _UPTO: Final = f"(CAST(:generation AS integer), {TX.format('upto')})"
@@ -70,14 +70,13 @@ _FILL_BUCKETS: Final = sa.text(
     f"""
     INSERT INTO bucket_totals ({_KEY}, group_values, {states.STATE})
     SELECT {_KEY}, group_values, {states.STATE}
-    FROM ({states.aggregated(states.events(_FOUND, start=BUCKET, seal=SEAL), f"{_KEY}, group_values")}) AS t
+    FROM ({states.totals(_FOUND, start=BUCKET, seal=SEAL)}) AS t
     """  # noqa: S608
 )
 _FILL_VALUES: Final = sa.text(
     f"""
     INSERT INTO bucket_values ({_KEY}, digest)
-    SELECT DISTINCT {_KEY}, {DIGEST.format("text")}
-    FROM ({states.events(f"{_FOUND} AND m.aggregation = 'UNIQUE'", start=BUCKET, seal=SEAL)}) AS u
+    SELECT {_KEY}, digest FROM ({states.values(_FOUND, start=BUCKET, seal=SEAL)}) AS u
     """  # noqa: S608
 )
 # Ranges of whole periods of customers, of one meter or (null) of all.

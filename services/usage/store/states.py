@@ -38,11 +38,16 @@ BUCKET: Final = f"""
 """  # noqa: S608 - the parts are constants
 QUANTITY: Final = "CAST(e.quantities -> m.quantity AS numeric)"
 DIGEST: Final = "CAST(encode(substring(sha256(convert_to({}, 'UTF8')) FOR 16), 'hex') AS uuid)"
+# By one attribute, as most are, without a query of its own for each event.
 _GROUP_VALUES: Final = """
-    CASE WHEN m.group_by <> '{}' THEN (
-        SELECT jsonb_object_agg(name, e.attributes -> name) FROM unnest(m.group_by) AS name WHERE e.attributes ? name) END
+    CASE cardinality(m.group_by)
+        WHEN 0 THEN NULL
+        WHEN 1 THEN CASE WHEN e.attributes ? m.group_by[1]
+                         THEN jsonb_build_object(m.group_by[1], e.attributes -> m.group_by[1]) END
+        ELSE (SELECT jsonb_object_agg(name, e.attributes -> name) FROM unnest(m.group_by) AS name
+              WHERE e.attributes ? name) END
 """
-_GROUP_KEY: Final = f"coalesce({DIGEST.format('CAST(x.group_values AS text)')}, {NO_GROUP})"
+_GROUP_KEY: Final = f"coalesce({DIGEST.format('CAST(group_values AS text)')}, {NO_GROUP})"
 # The largest of rows has no type of its own: by way of JSON it gets one back, and no group need be sorted for it.
 _TYPED: Final = "(jsonb_populate_record(CAST(NULL AS latest), to_jsonb({})))"
 _LATEST: Final = _TYPED.format(
@@ -50,11 +55,12 @@ _LATEST: Final = _TYPED.format(
     "FILTER (WHERE {0}.latest_time IS NOT NULL)"
 )
 
+_RAW_KEY: Final = "customer, meter, start_time, seal, group_values"
 STATE: Final = "count, sum, min, max, latest_time, latest_id, latest_value"
 
 
 def events(found: str, *, start: str, seal: str) -> str:
-    """Return a query for a meter's events, each with its group: customer, meter, bucket, seal, and what counts of it.
+    """Return a query for a meter's events: customer, meter, bucket, seal, group, and what counts of it.
 
     Args:
         found: from what: events and meters, joined, with the conditions.
@@ -62,12 +68,9 @@ def events(found: str, *, start: str, seal: str) -> str:
         seal: an expression for its seal.
     """
     return f"""
-        SELECT x.*, {_GROUP_KEY} AS group_key FROM (
-            SELECT e.customer, m.number AS meter, m.aggregation, {start} AS start_time, {seal} AS seal,
-                   {_GROUP_VALUES} AS group_values, {QUANTITY} AS quantity, e.attributes ->> m.attribute AS text,
-                   e.time, e.id
-            FROM {found} AND {MATCHES}
-        ) AS x
+        SELECT e.customer, m.number AS meter, m.aggregation, {start} AS start_time, {seal} AS seal,
+               {_GROUP_VALUES} AS group_values, {QUANTITY} AS quantity, e.attributes ->> m.attribute AS text, e.time, e.id
+        FROM {found} AND {MATCHES}
     """  # noqa: S608
 
 
@@ -87,6 +90,24 @@ def aggregated(events: str, key: str) -> str:
                max(time) AS newest
         FROM ({events}) AS counted
         GROUP BY {key}
+    """  # noqa: S608
+
+
+def totals(found: str, *, start: str, seal: str) -> str:
+    """Return a query for bucket totals with their group's key and values, and the newest event's time (see `events`).
+
+    A group's key is worked out once a group, not once an event.
+    """
+    counted = aggregated(events(found, start=start, seal=seal), _RAW_KEY)
+    return f"SELECT t.*, {_GROUP_KEY} AS group_key FROM ({counted}) AS t"  # noqa: S608
+
+
+def values(found: str, *, start: str, seal: str) -> str:
+    """Return a query for the different values of UNIQUE meters' buckets, as digests (see `events`)."""
+    return f"""
+        SELECT customer, meter, start_time, seal, {_GROUP_KEY} AS group_key, {DIGEST.format("text")} AS digest
+        FROM (SELECT DISTINCT {_RAW_KEY}, text
+              FROM ({events(f"{found} AND m.aggregation = 'UNIQUE'", start=start, seal=seal)}) AS e) AS v
     """  # noqa: S608
 
 
