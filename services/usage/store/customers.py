@@ -185,6 +185,12 @@ def lock(conn: sa.Connection, customer_id: str) -> int | None:
     return conn.execute(query).scalar_one_or_none()
 
 
+def hold(conn: sa.Connection, number: int) -> None:
+    """Have a customer's periods and limits stay as they are until the transaction ends; others may hold them too."""
+    query = sa.select(customers.c.number).where(customers.c.number == number)
+    conn.execute(query.with_for_update(read=True))
+
+
 def resolve(conn: sa.Connection, ids: Sequence[str], keys: Sequence[str]) -> Resolved:
     """Return the numbers of those customers that there are."""
     found = Resolved({}, {})

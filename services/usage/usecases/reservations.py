@@ -180,8 +180,12 @@ class Reservations:
 
     def _reserve(self, conn: sa.Connection, wanted: Wanted, meter: int, ttl: timedelta) -> Reservation:
         number = _number(conn, wanted.customer_id)
+        # Each statement sees what was committed before it, so what belongs together is held first. Of reservations: nobody
+        # else reserves, commits or releases of this customer and meter. Of the customer: its periods do not change, nor are
+        # its totals set for others, between the question which period it is and what was used in it; that would be nothing.
+        # A change that has committed is seen, and waited for where its totals are not set.
         reservations.lock(conn, number, meter)
-        # All from here on is read after the lock: what others were granted is seen, and the limit as it is now.
+        customers.hold(conn, number)
         now = reservations.now(conn)
         customer = customers.find(conn, wanted.customer_id, now)
         if customer is None:
@@ -189,6 +193,7 @@ class Reservations:
         change = customers.unsettled(conn, number)
         if change is not None:
             raise _Unsettled(*change)
+        # Before the totals: a committed reservation whose event comes into them in between counts twice, and not nowhere.
         reserved = reservations.reserved(conn, number, meter)
         used = totals.of_period(conn, number, wanted.meter_id, customer.period.start)
         limit = customer.limits.get(wanted.meter_id)
