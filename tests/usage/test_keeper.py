@@ -164,3 +164,20 @@ def test_shares_are_of_limits_and_of_defaults(
     # 3 of 8 are 37.5 %, 3 of the default of 4 are 75 %.
     assert found[planned] == Share(planned, "requests", 37.5)
     assert found[without] == Share(without, "requests", 75.0)
+
+
+def test_the_highest_shares_are_shown_where_not_all_can_be(
+    client: Client,
+    worker: Worker,  # noqa: ARG001 - rolls up
+    keeper: Keeper,
+    state: LimitState,
+) -> None:
+    low, *full = [client.put_customer(limits={"requests": limit}) for limit in ("30", "2", "2", "2")]
+    client.ingest(*[event(customer) for customer in (low, *full) for _ in range(3)])
+
+    def highest() -> list[tuple[str, float]]:
+        keeper.measure()
+        return sorted((share.customer_id, share.percent) for share in state.shares)
+
+    # Three have a gauge: those at 3 of 2, and neither the one at 3 of 30 nor those of the test before.
+    eventually(lambda: highest() == sorted((customer, 150.0) for customer in full))
