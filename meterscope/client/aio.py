@@ -43,7 +43,9 @@ class AsyncClient:
         async with AsyncClient("127.0.0.1:8081", source="shop/web-1") as client:
             await client.track("http.request", customer_key="acme", quantities={"bytes": 4321})
 
-    Everything is as `Client` has it, arguments, spool and errors included; open it by `async with`, or by `open`.
+    Everything is as `Client` has it, arguments, spool and errors included, but for `stream`: that is `Client`'s alone, to be
+    run in a thread (`asyncio.to_thread`), since grpc.aio does not tell why a stream ended. Open it by `async with`, or by
+    `open`.
     `on_results` is called in the event loop and must not wait. A client that is not closed delivers nothing more once
     its loop has ended.
 

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -65,16 +65,19 @@ class Options:
         """Open the spool, if there is to be one."""
         return None if self.spool is None else Spool(self.spool, max_bytes=self.max_spool_bytes)
 
-    def split(self, items: Sequence[Encoded]) -> Iterable[list[Encoded]]:
-        """Cut events into batches within the bounds."""
+    def split(self, items: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+        """Cut events into batches within the bounds, as they come."""
         batch: list[Encoded] = []
         size = 0
         for item in items:
-            if batch and (len(batch) == self.max_batch_events or size + item.size > self.max_batch_bytes):
+            if batch and size + item.size > self.max_batch_bytes:
                 yield batch
                 batch, size = [], 0
             batch.append(item)
             size += item.size
+            if len(batch) == self.max_batch_events:
+                yield batch
+                batch, size = [], 0
         if batch:
             yield batch
 

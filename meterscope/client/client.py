@@ -4,7 +4,7 @@ import atexit
 import logging
 import threading
 import time as clock
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -212,6 +212,27 @@ class Client:
                 raise Undelivered(rest, error.reason, results=results, is_refused=error.is_refused) from error
             results += self._books.count(sent)
         return results
+
+    def stream(self, events: Iterable[Event]) -> Iterator[Result]:
+        """Send many events, in this thread, and yield what became of each, in order. They never go to the spool.
+
+        For what is there already, such as the events of past months: they are taken as the answers come, so that memory
+        stays flat, and several batches are under way at a time over one stream (StreamEvents). Should it break, what was
+        not answered is sent again over another one, and may then be DUPLICATE. A batch that is not full waits for more
+        events however long they take: for events that happen now there is `track`.
+
+            for result in client.stream(read(file)):
+                if result.outcome is Outcome.REJECTED:
+                    print(result.event.id, result.message)
+
+        Raises:
+            Undelivered: some were taken and not acknowledged; what came before them was.
+            ClientClosed: the client was closed.
+        """
+        self._books.check_open()
+        batches = self._options.split(map(self._options.encode, events))
+        for results in self._delivery.stream(batches, retry_for=self._options.retry_for, stopped=self._stopped):
+            yield from self._books.count(results)
 
     def check_limit(
         self, customer_id: str, meter: str, quantity: Quantity = 1, *, timeout: timedelta = CHECK_TIMEOUT

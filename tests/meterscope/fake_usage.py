@@ -1,6 +1,7 @@
 """A tiny real gRPC server in usage's place: it stores events by identity, as usage does, and fails on request."""
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import grpc
@@ -38,6 +39,8 @@ class FakeUsage(event_service_pb2_grpc.EventServiceServicer, meter_service_pb2_g
     metadata: list[dict[str, str]] = field(default_factory=list)
     stored: dict[tuple[str, str, str], pb.Event] = field(default_factory=dict)
     meters: list[meter_pb.Meter] = field(default_factory=list)
+    streams: int = 0
+    traceparents: list[str] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
@@ -60,6 +63,18 @@ class FakeUsage(event_service_pb2_grpc.EventServiceServicer, meter_service_pb2_g
         if failure:
             self._fail(failure, context)
         return response
+
+    def StreamEvents(
+        self, request_iterator: Iterator[pb.StreamEventsRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.StreamEventsResponse]:
+        self.streams += 1
+        for position, request in enumerate(request_iterator):
+            self.traceparents.append(request.traceparent)
+            batch = pb.IngestEventsRequest(events=request.events, request_id=request.request_id)
+            answer = self.IngestEvents(batch, context)
+            yield pb.StreamEventsResponse(
+                results=answer.results, accepted=answer.accepted, request_id=request.request_id, position=position
+            )
 
     def CreateMeter(self, request: meter_pb.CreateMeterRequest, _context: grpc.ServicerContext) -> meter_pb.Meter:
         self.meters.append(request.meter)
