@@ -116,7 +116,8 @@ def check_rules() -> None:
     promtool = stack_programs.programs(["prometheus"])["promtool"]
     folder = CONFIGURATION / "prometheus"
     tests = sorted((folder / "tests").glob("*.yml"))
-    _check("prometheus.yml", [promtool, "check", "config", "--lint-fatal", folder / "prometheus.yml"], {})
+    for name in ("prometheus.yml", "scrape-gateway.yml"):
+        _check(name, [promtool, "check", "config", "--lint-fatal", folder / name], {})
     _check("tests of the rules", [promtool, "test", "rules", *tests], {})
     print(f"rules: valid, {len(tests)} files of tests passed")
 

@@ -138,6 +138,14 @@ def test_no_overlay_takes_metrics_from_the_sink(overlay: str) -> None:
     assert configuration("collector.yaml")["service"]["pipelines"]["metrics/sink"]["exporters"] == ["otlp_grpc/sink"]
 
 
+def test_whoever_scrapes_the_gateway_has_the_rules_that_are_not_the_collectors() -> None:
+    folder = ROOT / "otel-collector/prometheus"
+    rules = [str(path.relative_to(folder)) for path in sorted(folder.glob("rules/*.yml"))]
+    assert configuration("prometheus/scrape-gateway.yml")["rule_files"] == [
+        rule for rule in rules if rule != "rules/telemetry.yml"
+    ]
+
+
 def test_the_agent_redacts_as_the_collector_does() -> None:
     assert (
         configuration("agent.yaml")["processors"]["redaction"]

@@ -33,9 +33,9 @@ class Running:
         return grpc.insecure_channel(self.run[service])
 
 
-def start(data_dir: Path, **environ: str) -> Running:
-    """Start `meterscope up` on free ports and wait until it is ready."""
-    port = free_ports(20)
+def start(data_dir: Path, port: int | None = None, **environ: str) -> Running:
+    """Start `meterscope up` on free ports, or from this one on, and wait until it is ready."""
+    port = port or free_ports(20)
     command = [
         str(Path(sys.executable).with_name("meterscope")),
         "up",
