@@ -28,7 +28,8 @@ Without Grafana the queries below work at Prometheus' and Loki's own APIs: write
 Queries hold to these rules, and `tests/dashboards/` to both: counters are read by `rate` and `increase`, state gauges by `max by`
 (a gauge that changed hands is told by two processes for some minutes), quantiles from the sum of the buckets `by (le)`, ratios
 with both sides summed; `or vector(0)` stands only where a missing series means that nothing of the kind has happened yet.
-`increase` sees what a counter counted after its first export.
+A series begins with a 0 where OTLP says that it began, so that `rate` and `increase` see what is counted first: Prometheus runs
+with `--enable-feature=created-timestamp-zero-ingestion`. One without it shows nothing of a customer's first use.
 """
 
 
