@@ -167,6 +167,29 @@ def test_months_go_when_all_of_them_is_sealed_and_nothing_counts_again(
     assert floors(sql)["raw"] == floors(sql)["keys"] == month(1)
 
 
+def test_the_oldest_unsealed_event_is_found_however_many_customers_are_asked_for_at_once(
+    client: Client, retention: Callable[..., Retention], sql: Sql, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is neither the first customer's nor the last one's."""
+    for planned in client_unsealed(sql):
+        client.seal(planned, month(9), NOW)
+    customers = [client.put_customer() for _ in range(4)]
+    for customer, day in zip(customers, (5, 3, 2, 4), strict=True):
+        client.ingest(event(customer, time=month(1, day=day)))
+        assert client.total(customer, "requests") == 1
+    (before,) = sql.execute("SELECT time FROM floors WHERE name = 'accepted_from'").fetchall()
+    for at_once in (1, 2, 3, 1000):
+        sql.execute("UPDATE floors SET time = %s WHERE name = 'accepted_from'", [month(0)])
+        sql.execute("DELETE FROM floors WHERE name = 'raw'")
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            retention(month(0) + ACCEPTED, customers_at_once=at_once).run()
+        kept = [vars(record) for record in caplog.records if "some are not sealed" in record.message]
+        assert [(each["customer_id"], each["time"]) for each in kept] == [(customers[2], month(1, day=2).isoformat())]
+        assert floors(sql)["raw"] == month(1)
+    sql.execute("UPDATE floors SET time = %s WHERE name IN ('accepted_from', 'keys')", [before[0]])
+
+
 def test_nothing_is_counted_anew_below_the_raw_floor(client: Client, run: Run, sql: Sql) -> None:
     customer = client.put_customer(has_plan=False)
     noon = month(1, day=9) + timedelta(hours=12)

@@ -29,24 +29,23 @@ _ATTACHED: Final = sa.text(
 # billing period, and never for what is behind it.
 _UNSETTLED: Final = sa.text(
     """
-    SELECT c.id, first.time
-    FROM customers AS c
-    CROSS JOIN LATERAL (
+    SELECT c.number, c.id, first.time
+    FROM (SELECT number, id, has_plan FROM customers WHERE number > :behind ORDER BY number LIMIT :most) AS c
+    LEFT JOIN LATERAL (
         SELECT coalesce(least(max(s.end_time) FILTER (WHERE s.sealed_at IS NOT NULL),
                               min(s.from_time) FILTER (WHERE s.sealed_at IS NULL)), '-infinity') AS upto
         FROM seals AS s WHERE s.customer = c.number
-    ) AS sealed
-    CROSS JOIN LATERAL (
+    ) AS sealed ON true
+    LEFT JOIN LATERAL (
         SELECT least(CAST(:before AS timestamptz),
                      CASE WHEN c.has_plan THEN 'infinity' ELSE coalesce(max(p.end_time), '-infinity') END) AS upto
         FROM periods AS p WHERE p.customer = c.number
-    ) AS billed
-    CROSS JOIN LATERAL (
+    ) AS billed ON true
+    LEFT JOIN LATERAL (
         SELECT e.time FROM events AS e
         WHERE e.customer = c.number AND e.time >= sealed.upto AND e.time < billed.upto ORDER BY e.time LIMIT 1
-    ) AS first
-    WHERE sealed.upto < billed.upto
-    ORDER BY first.time LIMIT 1
+    ) AS first ON sealed.upto < billed.upto
+    ORDER BY c.number
     """
 )
 
@@ -73,10 +72,22 @@ def create(conn: sa.Connection, name: str, start: datetime, end: datetime) -> No
     conn.exec_driver_sql(f"ALTER TABLE events ATTACH PARTITION {name} {bounds}")
 
 
-def unsettled(conn: sa.Connection, before: datetime) -> Unsettled | None:
-    """Return the oldest event before an instant that an invoice is still to be made of; None if there is none."""
-    row = conn.execute(_UNSETTLED, {"before": before}).one_or_none()
-    return None if row is None else Unsettled(row.id, row.time)
+def unsettled(conn: sa.Connection, before: datetime, behind: int, most: int) -> tuple[Unsettled | None, int | None]:
+    """Return, of some customers, the oldest event before an instant that an invoice is still to be made of.
+
+    Args:
+        conn: a connection.
+        before: the instant.
+        behind: customers with a higher number are looked at,
+        most: and at most so many of them.
+
+    Returns:
+        The event, None if there is none; and the number to go on behind, None at the end.
+    """
+    rows = conn.execute(_UNSETTLED, {"before": before, "behind": behind, "most": most}).all()
+    oldest = min((row for row in rows if row.time is not None), key=lambda row: row.time, default=None)
+    found = None if oldest is None else Unsettled(oldest.id, oldest.time)
+    return found, rows[-1].number if len(rows) == most else None
 
 
 def below(conn: sa.Connection, floor: datetime) -> list[str]:

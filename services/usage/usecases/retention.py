@@ -21,8 +21,11 @@ from typing import Final
 from services.kit.db import Database, is_unavailable
 from services.usage.domain.verdict import TOO_OLD
 from services.usage.store import partitions, places, quarantine, stretches
+from services.usage.store.partitions import Unsettled
 
 _BATCH: Final = 5_000
+# Each asks an index of every month.
+_CUSTOMERS: Final = 2_000
 _WAIT_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.05
 
@@ -41,6 +44,7 @@ class Retention:
         refused: timedelta,
         archive: bool,
         wait_seconds: float = _WAIT_SECONDS,
+        customers_at_once: int = _CUSTOMERS,
     ) -> None:
         """Prepare.
 
@@ -51,6 +55,7 @@ class Retention:
             refused: how long held events are kept that were refused at last.
             archive: months are kept as tables `events_archive_YYYYMM` instead of being dropped.
             wait_seconds: for the writers that began before a floor was stored; then the next run goes on.
+            customers_at_once: whose events are looked at in one statement.
         """
         self._database = database
         self._clock = clock
@@ -58,6 +63,7 @@ class Retention:
         self._refused = refused
         self._archive = archive
         self._wait_seconds = wait_seconds
+        self._customers_at_once = customers_at_once
 
     def run(self) -> None:
         """Do it all. Safe to repeat, and to break off."""
@@ -122,18 +128,34 @@ class Retention:
         # What is judged must stay so: no writer may be left that still accepts events below.
         if not self._writers_have_passed():
             return stored
-        with self._database.transaction() as conn:
-            rest = partitions.unsettled(conn, month)
-            if rest is not None:
-                _log.warning(
-                    "raw events are kept longer: some are not sealed",
-                    extra={"customer_id": rest.customer_id, "time": rest.time.isoformat()},
-                )
-                month = _month(rest.time)
-            if stored is None or month > stored:
+        rest = self._oldest_unsettled(month)
+        if rest is not None:
+            _log.warning(
+                "raw events are kept longer: some are not sealed",
+                extra={"customer_id": rest.customer_id, "time": rest.time.isoformat()},
+            )
+            month = _month(rest.time)
+        if stored is None or month > stored:
+            with self._database.transaction() as conn:
                 places.raise_floor(conn, places.RAW, month)
-                stored = month
+            stored = month
         return stored
+
+    def _oldest_unsettled(self, before: datetime) -> Unsettled | None:
+        """Return the oldest event before an instant that is still to be sealed.
+
+        Customers are asked for some at a time, each in a statement of its own: what was settled stays so, and a customer
+        that comes meanwhile brings no event from below the instant.
+        """
+        oldest: Unsettled | None = None
+        behind: int | None = 0
+        while behind is not None:
+            with self._database.transaction() as conn:
+                # An event is of interest only if it is older than what was found.
+                limit = before if oldest is None else oldest.time
+                found, behind = partitions.unsettled(conn, limit, behind, self._customers_at_once)
+            oldest = found or oldest
+        return oldest
 
     def _clear_default(self, floor: datetime) -> None:
         with self._database.transaction() as conn:
