@@ -140,6 +140,18 @@ def _grpc() -> Row:
                     bounds=warn_and_fail_at(0.01, 0.05),
                     alerts=("BillingErrorRateHigh",),
                 ),
+                lines(
+                    "Refused service tokens",
+                    Query(
+                        per_second("billing_auth_failures_total", _OF_SERVICE, by=("service_name", "route")),
+                        "{{service_name}} {{route}}",
+                    ),
+                    unit=REQUESTS_PER_SECOND,
+                    shows="Calls each second that were refused for want of a valid service token.",
+                    normal="0: our own processes have the token.",
+                    bounds=fail_at(0.01),
+                    alerts=("BillingAuthFailures",),
+                ),
             ],
         ],
     )

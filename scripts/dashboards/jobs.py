@@ -136,24 +136,27 @@ def _runs() -> Row:
 
 
 def _periodic() -> Row:
+    by = ("service_name", "job_name")
+    age = f"(time() - ({latest('billing_last_job_timestamp', by=by)} > 0))"
     return Row(
         "Periodic jobs",
         [
             [
                 bars(
                     "Since the last success",
-                    Query(f"time() - {latest('billing_last_job_timestamp', by=('job_name',))}", "{{job_name}}"),
+                    Query(age, "{{service_name}} {{job_name}}"),
                     unit=SECONDS,
                     shows="How long ago each periodic job last succeeded. Jobs that have not succeeded yet are not here.",
                     normal="at most as long as the job's period; an alert is raised when it is overdue.",
                     alerts=("BillingJobHeartbeatMissing",),
                 ),
                 lines(
-                    "Since the last success, over time",
-                    Query(f"time() - {latest('billing_last_job_timestamp', by=('job_name',))}", "{{job_name}}"),
-                    unit=SECONDS,
-                    shows="How long ago each periodic job last succeeded.",
-                    normal="saw teeth of the same height.",
+                    "Periods since the last success",
+                    Query(f"{age} / {latest('billing_job_interval_seconds', by=by)}", "{{service_name}} {{job_name}}"),
+                    unit=COUNT,
+                    shows="How many of its periods ago each periodic job last succeeded.",
+                    normal="saw teeth of the height 1.",
+                    bounds=warn_at(3),
                 ),
             ]
         ],

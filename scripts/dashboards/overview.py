@@ -142,11 +142,11 @@ def _usage() -> Row:
                     normal="no meter falls to 0 while the others go on.",
                 ),
                 lines(
-                    "Usage that was counted a second time",
+                    "Turns of the rollup that failed",
                     Query(per_second("billing_usage_increment_errors_total", by=("error_type",)), "{{error_type}}"),
                     unit=PER_SECOND,
-                    shows="Turns of the rollup that failed and were repeated, each second, by what went wrong. Nobody's usage "
-                    "is lost by one.",
+                    shows="Turns of the rollup that failed and were repeated, each second, by what went wrong. None loses or doubles "
+                    "anybody's usage.",
                     normal="none; an alert is raised above 0.01 a second.",
                     bounds=fail_at(0.01),
                     alerts=("BillingUsageIncrementErrors",),
