@@ -40,6 +40,7 @@ def billed(settings: Settings, client: Client, clock: Clock) -> None:
     worker.start()
     client.customer("without a plan")
     client.subscribe(client.customer(), client.plan(plan_id="shown"), MAY)
+    client.plan(plan_id="unused")
     client.bill(JUNE)
     worker.stop()
 
@@ -50,6 +51,8 @@ def test_one_worker_shows_customers_subscriptions_and_the_ledgers_imbalance(data
         shown = until(lambda: points(reader), lambda found: "billing.customers.total" in found)
         assert shown["billing.customers.total"] == {("pending",): 0, ("active",): 2, ("suspended",): 0, ("closed",): 0}
         assert shown["billing.active_subscriptions"] == {("shown",): 1}
+        # A plan that nobody is on is shown too.
+        assert shown["billing.tenants_per_plan"] == {("shown", "Web, in rupees"): 1, ("unused", "Web, in rupees"): 0}
         assert shown["billing.integrity.ledger_imbalance"] == {("INR",): 0.0}
         # Nobody else may show them meanwhile.
         assert not Lease(database, ReadState.name, COUNT_EVERY).acquire()
