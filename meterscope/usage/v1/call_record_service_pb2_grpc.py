@@ -87,8 +87,9 @@ class CallRecordServiceServicer:
         rest goes in. The same file again counts nothing: where the stream breaks off, what was read is stored, and the
         whole file may be sent again.
         Returns INVALID_ARGUMENT if the options are wrong or the file's delimiter, header or time format is neither given
-        nor to be told from its beginning; RESOURCE_EXHAUSTED while too many imports run, UNAVAILABLE if the store cannot
-        be reached.
+        nor to be told from its beginning; RESOURCE_EXHAUSTED (with a retry delay) while too many imports run,
+        DEADLINE_EXCEEDED with reason STREAM_IDLE if nothing comes for 60 s (METERSCOPE_STREAM_IDLE_SECONDS), UNAVAILABLE if
+        the store cannot be reached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -55,8 +55,9 @@ class CallRecordServiceStub:
     rest goes in. The same file again counts nothing: where the stream breaks off, what was read is stored, and the
     whole file may be sent again.
     Returns INVALID_ARGUMENT if the options are wrong or the file's delimiter, header or time format is neither given
-    nor to be told from its beginning; RESOURCE_EXHAUSTED while too many imports run, UNAVAILABLE if the store cannot
-    be reached.
+    nor to be told from its beginning; RESOURCE_EXHAUSTED (with a retry delay) while too many imports run,
+    DEADLINE_EXCEEDED with reason STREAM_IDLE if nothing comes for 60 s (METERSCOPE_STREAM_IDLE_SECONDS), UNAVAILABLE if
+    the store cannot be reached.
     """
     ListCallRecords: _grpc.UnaryUnaryMultiCallable[_call_record_service_pb2.ListCallRecordsRequest, _call_record_service_pb2.ListCallRecordsResponse]
     """Lists a customer's stored calls, oldest first, without those that were amended or cancelled. NOT_FOUND if there is
@@ -90,8 +91,9 @@ class CallRecordServiceAsyncStub(CallRecordServiceStub):
     rest goes in. The same file again counts nothing: where the stream breaks off, what was read is stored, and the
     whole file may be sent again.
     Returns INVALID_ARGUMENT if the options are wrong or the file's delimiter, header or time format is neither given
-    nor to be told from its beginning; RESOURCE_EXHAUSTED while too many imports run, UNAVAILABLE if the store cannot
-    be reached.
+    nor to be told from its beginning; RESOURCE_EXHAUSTED (with a retry delay) while too many imports run,
+    DEADLINE_EXCEEDED with reason STREAM_IDLE if nothing comes for 60 s (METERSCOPE_STREAM_IDLE_SECONDS), UNAVAILABLE if
+    the store cannot be reached.
     """
     ListCallRecords: _aio.UnaryUnaryMultiCallable[_call_record_service_pb2.ListCallRecordsRequest, _call_record_service_pb2.ListCallRecordsResponse]  # type: ignore[assignment]
     """Lists a customer's stored calls, oldest first, without those that were amended or cancelled. NOT_FOUND if there is
@@ -134,8 +136,9 @@ class CallRecordServiceServicer(metaclass=_abc_1.ABCMeta):
         rest goes in. The same file again counts nothing: where the stream breaks off, what was read is stored, and the
         whole file may be sent again.
         Returns INVALID_ARGUMENT if the options are wrong or the file's delimiter, header or time format is neither given
-        nor to be told from its beginning; RESOURCE_EXHAUSTED while too many imports run, UNAVAILABLE if the store cannot
-        be reached.
+        nor to be told from its beginning; RESOURCE_EXHAUSTED (with a retry delay) while too many imports run,
+        DEADLINE_EXCEEDED with reason STREAM_IDLE if nothing comes for 60 s (METERSCOPE_STREAM_IDLE_SECONDS), UNAVAILABLE if
+        the store cannot be reached.
         """
 
     @_abc_1.abstractmethod
