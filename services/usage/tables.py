@@ -202,8 +202,8 @@ meters: Final = sa.Table(
     sa.Column("from_tx", Xid8, nullable=False),
     sa.Column("generation", sa.Integer, nullable=False),
     sa.Column("count_from", _TIME),
-    # Seals up to this number were made before it counted those earlier events: no invoice has them.
-    sa.Column("sealed_upto", sa.BigInteger),
+    # Seals that were frozen before this instant were so before it counted those earlier events: no invoice has them.
+    sa.Column("sealed_before", _TIME),
     # It counts no event from here on: it is archived.
     sa.Column("archive_time", _TIME),
     sa.Column("until_tx", Xid8),

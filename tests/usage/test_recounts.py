@@ -10,13 +10,14 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from eventually import eventually
-from usage_harness import TYPE, Client, event, timestamp, utc
+from usage_harness import TYPE, Client, event, timestamp, totals, utc
 
 from meterscope.usage.v1 import meter_service_pb2 as pb
 from services.kit.db import Database
 from services.kit.outbox import Job
 from services.usage.settings import Settings
-from services.usage.store import meters, recounts
+from services.usage.store import customers, meters, recounts, seals
+from services.usage.usecases.background import Background
 from services.usage.usecases.notifier import Notifier
 from services.usage.usecases.positions import Positions
 from services.usage.usecases.recounts import Recounts
@@ -221,3 +222,74 @@ def test_a_recount_that_dies_goes_on_where_it_was(client: Client, database: Data
         left = conn.execute(sa.text("SELECT count(*) FROM recount_slices")).scalar_one()
     assert found is not None
     assert (found.state, found.events_done >= 21, left) == ("DONE", True, 0)
+
+
+@pytest.fixture
+def counting(database: Database) -> Iterator[Recounts]:
+    """The job that recounts, in slices of four events."""
+    notifier = Notifier(database)
+    positions = Positions(database, notifier)
+    background = Background([notifier, positions])
+    background.start()
+    yield Recounts(database, positions, lambda: datetime.now(UTC), events_a_slice=4)
+    background.stop()
+
+
+def test_a_seal_amid_a_recount_tells_the_rest_although_nothing_else_comes_late(
+    client: Client, database: Database, counting: Recounts
+) -> None:
+    april, may = utc(2026, 4, 1), utc(2026, 5, 1)
+    customer = client.put_customer()
+    client.ingest(*[event(customer, time=MARCH + timedelta(minutes=20 * n)) for n in range(7)])
+    create(client, "amid", None)
+    with database.transaction() as conn:
+        stored = meters.find(conn, "amid")
+        assert stored is not None
+        meters.count_from(conn, stored.number, MARCH)
+        number = recounts.begin(conn, stored.number, MARCH, datetime.now(UTC))
+        assert number is not None
+
+    def goes_on(transactions: int) -> None:
+        counting.run(cast("Job", _Run(number, transactions)))
+
+    # Four events are a slice, of seven: it stops where some of the customer's are counted.
+    while client.total(customer, "amid") == 0:
+        with pytest.raises(_Killed):
+            goes_on(2)
+    counted = client.total(customer, "amid")
+    assert 0 < counted < 7
+    sealed = client.seal(customer, MARCH, april)
+    assert totals(sealed)["amid"] == counted
+    goes_on(1_000)
+    assert client.total(customer, "amid") == 7
+
+    (late,) = client.seal(customer, april, may).late_usage
+    # Sealed and late together.
+    assert totals(late)["amid"] == totals(late)["requests"] == 7
+    # What was sealed stays so, and a seal that was frozen when the recount was through has nothing late.
+    assert totals(client.seal(customer, MARCH, april)) == totals(sealed)
+
+
+def test_a_seal_that_was_not_frozen_yet_bills_what_is_counted_before_it_is(client: Client, database: Database) -> None:
+    """As after a SealUsage that died, or still waits for the rollup, when the meter is made."""
+    april = utc(2026, 4, 1)
+    customer = client.put_customer()
+    client.ingest(*[event(customer, time=MARCH + timedelta(hours=n)) for n in range(3)])
+    with database.transaction() as conn:
+        number = customers.number(conn, customer)
+        assert number is not None
+        seals.create(conn, number, MARCH, april)
+    # One that was frozen, of another customer, has a higher number.
+    other = client.put_customer()
+    client.ingest(event(other, time=MARCH))
+    client.seal(other, MARCH, april)
+
+    create(client, "before-freezing", MARCH)
+    until_recounted(client, "before-freezing")
+
+    assert totals(client.seal(customer, MARCH, april))["before-freezing"] == 3
+    # The other's was frozen before: shown, and never billed.
+    assert client.total(other, "before-freezing") == 1
+    client.ingest(event(other, time=MARCH + timedelta(hours=1)))
+    (late,) = client.seal(other, april, utc(2026, 5, 1)).late_usage
+    assert (totals(late)["before-freezing"], totals(late)["requests"]) == (1, 2)

@@ -8,10 +8,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONPATH, insert
 
 from services.usage.domain.meter import Aggregation, Filter, Meter, Operator
-from services.usage.tables import generations, meters, seals
+from services.usage.tables import generations, meters
 
 _GENERATION: Final = sa.select(sa.func.max(generations.c.number)).scalar_subquery()
-_LAST_SEAL: Final = sa.select(sa.func.coalesce(sa.func.max(seals.c.number), 0)).scalar_subquery()
+# Waits for those who freeze a seal, and has others wait: each seal was frozen before the instant that is read then, or
+# will be later.
+_HOLD_SEALS: Final = sa.text("LOCK TABLE seals IN SHARE MODE")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class StoredMeter:
 
 def create(conn: sa.Connection, meter: Meter, *, tx: int, now: datetime) -> bool:
     """Insert a meter that counts from `tx` on; say whether it was: not if the id is taken."""
+    if meter.count_from is not None:
+        conn.execute(_HOLD_SEALS)
     values = {
         "id": meter.id,
         "event_type": meter.event_type,
@@ -40,7 +44,7 @@ def create(conn: sa.Connection, meter: Meter, *, tx: int, now: datetime) -> bool
         "from_tx": tx,
         "generation": _GENERATION,
         "count_from": meter.count_from,
-        "sealed_upto": None if meter.count_from is None else _LAST_SEAL,
+        "sealed_before": None if meter.count_from is None else sa.func.clock_timestamp(),
     }
     inserted = insert(meters).values(values).on_conflict_do_nothing().returning(meters.c.number)
     return conn.execute(inserted).one_or_none() is not None
@@ -59,7 +63,8 @@ def archive(conn: sa.Connection, number: int, *, tx: int, now: datetime) -> None
 
 def count_from(conn: sa.Connection, number: int, time: datetime) -> None:
     """Say since when a meter counts events that were stored before it was created."""
-    values = {"count_from": time, "sealed_upto": _LAST_SEAL}
+    conn.execute(_HOLD_SEALS)
+    values = {"count_from": time, "sealed_before": sa.func.clock_timestamp()}
     conn.execute(sa.update(meters).where(meters.c.number == number).values(values))
 
 

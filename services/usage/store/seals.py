@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -119,6 +119,9 @@ def _shown(totals: str) -> sa.TextClause:
 
 _SHOW_SEALED: Final = _shown(_SEALED)
 _SHOW_WITH_LATE: Final = _shown(_WITH_LATE)
+# The processes' clocks, which recounts go by, and that of the database differ by less.
+_SKEW: Final = timedelta(seconds=10)
+# What a recount set after the totals were frozen is not in them: where one was under way, all is told again.
 _LATE: Final = sa.text(
     """
     SELECT s.number, s.from_time, s.end_time FROM seals AS s
@@ -126,7 +129,11 @@ _LATE: Final = sa.text(
         AND (EXISTS (SELECT FROM bucket_totals AS b
                      WHERE b.customer = s.customer AND b.seal = s.number AND b.seal <> 0)
             OR EXISTS (SELECT FROM corrections AS k
-                       WHERE k.customer = s.customer AND k.seal = s.number AND k.seal <> 0))
+                       WHERE k.customer = s.customer AND k.seal = s.number AND k.seal <> 0)
+            OR EXISTS (SELECT FROM recounts AS r
+                       WHERE r.start_time < s.end_time AND r.end_time > s.from_time
+                           AND r.created_at <= s.sealed_at + :skew
+                           AND coalesce(r.ended_at, 'infinity') >= s.sealed_at - :skew))
         AND s.end_time > :behind
     ORDER BY s.end_time LIMIT :most
     """
@@ -201,7 +208,8 @@ def freeze(conn: sa.Connection, seal: Seal) -> None:
     conn.execute(_COPY, values)
     conn.execute(_FIRST_TRACE, values)
     mine = (seals.c.customer == seal.customer, seals.c.end_time == seal.end)
-    conn.execute(sa.update(seals).where(*mine).values(sealed_at=sa.func.now()))
+    # The time of this statement, not of the transaction: whoever holds seals up is through by now.
+    conn.execute(sa.update(seals).where(*mine).values(sealed_at=sa.func.clock_timestamp()))
 
 
 def totals(conn: sa.Connection, seal: Seal) -> Totals:
@@ -212,7 +220,9 @@ def totals(conn: sa.Connection, seal: Seal) -> Totals:
 def late(
     conn: sa.Connection, customer: int, before: datetime, *, behind: datetime = EARLIEST, most: int | None = None
 ) -> list[Late]:
-    """Return, for each seal that ends before and has late usage or corrections, sealed and all late usage together.
+    """Return, for each seal that ends before and has late usage, sealed and all late usage together.
+
+    Corrections are such, and what a recount that was under way when it was frozen has counted since.
 
     Without corrected events. States merge; what is returned is cumulative: it replaces what was returned before.
 
@@ -223,7 +233,7 @@ def late(
         behind: only seals that end after it.
         most: at most so many, those that end first.
     """
-    wanted = {"customer": customer, "end_time": before, "behind": behind, "most": most}
+    wanted = {"customer": customer, "end_time": before, "behind": behind, "most": most, "skew": _SKEW}
     found = conn.execute(_LATE, wanted).all()
     return [
         Late(

@@ -27,7 +27,7 @@ MATCHES: Final = """
 SEAL: Final = f"""
     CASE WHEN {_AFTER_CREATION} THEN e.seal
          WHEN EXISTS (SELECT FROM seals AS s WHERE s.customer = e.customer AND s.end_time > e.time
-                          AND s.number <= m.sealed_upto) THEN {NEVER_BILLED}
+                          AND s.sealed_at < m.sealed_before) THEN {NEVER_BILLED}
          ELSE e.seal END
 """
 QUARTER: Final = "date_bin('15 minutes', e.time, TIMESTAMPTZ '2000-01-01')"
