@@ -35,9 +35,9 @@ class Cancelled(ServiceError):
 
 
 class StreamIdle(ServiceError):
-    """The caller sends nothing; its stream made room for others."""
+    """The caller sends nothing; its stream made room for others. No fault of the service, as alerts count faults."""
 
-    status = "DEADLINE_EXCEEDED"
+    status = "ABORTED"
     reason = "STREAM_IDLE"
 
     def __init__(self, seconds: float) -> None:

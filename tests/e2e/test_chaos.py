@@ -1,14 +1,17 @@
 """Acknowledged means durable: whatever process is killed during ingest, nothing is lost and nothing counts twice."""
 
 import os
+import queue
 import random
 import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import grpc
 import pytest
@@ -36,12 +39,40 @@ SENDERS = 8
 # Of the calls, sent again though they were acknowledged.
 RESENT = 0.05
 CUSTOMERS = 40
+Response = event_service_pb2.IngestEventsResponse | event_service_pb2.StreamEventsResponse
 START = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
+
+
+class Streamed:
+    """IngestEvents by a stream: each batch is a request of it. One that ended is followed by another."""
+
+    def __init__(self, stub: event_service_pb2_grpc.EventServiceStub) -> None:
+        self._stub = stub
+        self._requests: queue.SimpleQueue[event_service_pb2.StreamEventsRequest | None] = queue.SimpleQueue()
+        self._call: Any = None
+
+    def __call__(
+        self, request: event_service_pb2.IngestEventsRequest, *, timeout: float
+    ) -> event_service_pb2.StreamEventsResponse:
+        if self._call is None:
+            self._requests = queue.SimpleQueue()
+            self._call = self._stub.StreamEvents(iter(self._requests.get, None), timeout=timeout)
+        self._requests.put(event_service_pb2.StreamEventsRequest(events=request.events))
+        try:
+            answer: event_service_pb2.StreamEventsResponse = next(self._call)
+        except grpc.RpcError:
+            self.close()
+            raise
+        return answer
+
+    def close(self) -> None:
+        self._requests.put(None)
+        self._call = None
 
 
 @dataclass
 class Sender(threading.Thread):
-    """Sends batches one behind the other, each until it is acknowledged, and keeps what was."""
+    """Sends batches one behind the other, each until it is acknowledged, and keeps what was. Every other one streams."""
 
     number: int
     address: str
@@ -65,26 +96,29 @@ class Sender(threading.Thread):
     def run(self) -> None:
         with grpc.insecure_channel(self.address) as channel:
             stub = event_service_pb2_grpc.EventServiceStub(channel)
+            streamed = Streamed(stub)
+            ask = streamed if self.number % 2 else stub.IngestEvents
             while not self.stopping.is_set():
                 if self.acknowledged and self.chance.random() < RESENT:
                     # What was acknowledged is known, whatever was killed since: every event is a duplicate.
-                    again = self.send(stub, self.chance.choice(self.acknowledged))
+                    again = self.send(ask, self.chance.choice(self.acknowledged))
                     if again.duplicate != BATCH:
                         self.refused.append(f"{again.accepted} of a batch that was acknowledged counted again")
                     self.resent += 1
                 first = (len(self.acknowledged) * SENDERS + self.number) * BATCH
-                self.send(stub, first)
+                self.send(ask, first)
                 self.acknowledged.append(first)
                 self.sent += BATCH
+            streamed.close()
 
-    def send(self, stub: event_service_pb2_grpc.EventServiceStub, first: int) -> event_service_pb2.IngestEventsResponse:
+    def send(self, ask: Callable[..., Response], first: int) -> Response:
         request = event_service_pb2.IngestEventsRequest(
             events=[event(number) for number in range(first, first + BATCH)]
         )
         while True:
             self.in_flight = True
             try:
-                response = stub.IngestEvents(request, timeout=20)
+                response = ask(request, timeout=20)
             except grpc.RpcError as error:
                 if error.code() not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
                     self.refused.append(f"{error.code()}: {error.details()}")

@@ -198,7 +198,7 @@ def test_a_stream_on_which_nothing_comes_is_ended(events: Events) -> None:
         talk.send("a")
         assert talk.answer() == "a"
         code, reason, _ = talk.fault()
-        assert (code, reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "STREAM_IDLE")
+        assert (code, reason) == (grpc.StatusCode.ABORTED, "STREAM_IDLE")
         assert events.ended.wait(20)
 
 

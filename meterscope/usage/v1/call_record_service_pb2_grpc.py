@@ -88,7 +88,7 @@ class CallRecordServiceServicer:
         whole file may be sent again.
         Returns INVALID_ARGUMENT if the options are wrong or the file's delimiter, header or time format is neither given
         nor to be told from its beginning; RESOURCE_EXHAUSTED (with a retry delay) while too many imports run,
-        DEADLINE_EXCEEDED with reason STREAM_IDLE if nothing comes for 60 s (METERSCOPE_STREAM_IDLE_SECONDS), UNAVAILABLE if
+        ABORTED with reason STREAM_IDLE if nothing comes for 60 s (METERSCOPE_STREAM_IDLE_SECONDS), UNAVAILABLE if
         the store cannot be reached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -56,7 +56,7 @@ class CallRecordServiceStub:
     whole file may be sent again.
     Returns INVALID_ARGUMENT if the options are wrong or the file's delimiter, header or time format is neither given
     nor to be told from its beginning; RESOURCE_EXHAUSTED (with a retry delay) while too many imports run,
-    DEADLINE_EXCEEDED with reason STREAM_IDLE if nothing comes for 60 s (METERSCOPE_STREAM_IDLE_SECONDS), UNAVAILABLE if
+    ABORTED with reason STREAM_IDLE if nothing comes for 60 s (METERSCOPE_STREAM_IDLE_SECONDS), UNAVAILABLE if
     the store cannot be reached.
     """
     ListCallRecords: _grpc.UnaryUnaryMultiCallable[_call_record_service_pb2.ListCallRecordsRequest, _call_record_service_pb2.ListCallRecordsResponse]
@@ -92,7 +92,7 @@ class CallRecordServiceAsyncStub(CallRecordServiceStub):
     whole file may be sent again.
     Returns INVALID_ARGUMENT if the options are wrong or the file's delimiter, header or time format is neither given
     nor to be told from its beginning; RESOURCE_EXHAUSTED (with a retry delay) while too many imports run,
-    DEADLINE_EXCEEDED with reason STREAM_IDLE if nothing comes for 60 s (METERSCOPE_STREAM_IDLE_SECONDS), UNAVAILABLE if
+    ABORTED with reason STREAM_IDLE if nothing comes for 60 s (METERSCOPE_STREAM_IDLE_SECONDS), UNAVAILABLE if
     the store cannot be reached.
     """
     ListCallRecords: _aio.UnaryUnaryMultiCallable[_call_record_service_pb2.ListCallRecordsRequest, _call_record_service_pb2.ListCallRecordsResponse]  # type: ignore[assignment]
@@ -137,7 +137,7 @@ class CallRecordServiceServicer(metaclass=_abc_1.ABCMeta):
         whole file may be sent again.
         Returns INVALID_ARGUMENT if the options are wrong or the file's delimiter, header or time format is neither given
         nor to be told from its beginning; RESOURCE_EXHAUSTED (with a retry delay) while too many imports run,
-        DEADLINE_EXCEEDED with reason STREAM_IDLE if nothing comes for 60 s (METERSCOPE_STREAM_IDLE_SECONDS), UNAVAILABLE if
+        ABORTED with reason STREAM_IDLE if nothing comes for 60 s (METERSCOPE_STREAM_IDLE_SECONDS), UNAVAILABLE if
         the store cannot be reached.
         """
 

@@ -52,7 +52,7 @@ class EventServiceStub:
     A bad event rejects itself and the stream goes on. The stream ends, after the answers of the requests before, with
     INVALID_ARGUMENT if a request is no such message, or has no events or too many (`position` in ErrorInfo.metadata says
     which, from 0), UNAVAILABLE (with a retry delay) if the store cannot be reached, and with reason SERVER_STOPPING if
-    the server stops: open another stream. DEADLINE_EXCEEDED with reason STREAM_IDLE if no request comes for 60 s
+    the server stops: open another stream. ABORTED with reason STREAM_IDLE if no request comes for 60 s
     (METERSCOPE_STREAM_IDLE_SECONDS): open another stream when there is something to send. CANCELLED if answers are not
     read for as long. RESOURCE_EXHAUSTED with reason TOO_MANY_STREAMS and a retry delay, before anything is read, if the
     server process has as many streams open as it takes (METERSCOPE_USAGE_STREAMS).
@@ -121,7 +121,7 @@ class EventServiceAsyncStub(EventServiceStub):
     A bad event rejects itself and the stream goes on. The stream ends, after the answers of the requests before, with
     INVALID_ARGUMENT if a request is no such message, or has no events or too many (`position` in ErrorInfo.metadata says
     which, from 0), UNAVAILABLE (with a retry delay) if the store cannot be reached, and with reason SERVER_STOPPING if
-    the server stops: open another stream. DEADLINE_EXCEEDED with reason STREAM_IDLE if no request comes for 60 s
+    the server stops: open another stream. ABORTED with reason STREAM_IDLE if no request comes for 60 s
     (METERSCOPE_STREAM_IDLE_SECONDS): open another stream when there is something to send. CANCELLED if answers are not
     read for as long. RESOURCE_EXHAUSTED with reason TOO_MANY_STREAMS and a retry delay, before anything is read, if the
     server process has as many streams open as it takes (METERSCOPE_USAGE_STREAMS).
@@ -199,7 +199,7 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         A bad event rejects itself and the stream goes on. The stream ends, after the answers of the requests before, with
         INVALID_ARGUMENT if a request is no such message, or has no events or too many (`position` in ErrorInfo.metadata says
         which, from 0), UNAVAILABLE (with a retry delay) if the store cannot be reached, and with reason SERVER_STOPPING if
-        the server stops: open another stream. DEADLINE_EXCEEDED with reason STREAM_IDLE if no request comes for 60 s
+        the server stops: open another stream. ABORTED with reason STREAM_IDLE if no request comes for 60 s
         (METERSCOPE_STREAM_IDLE_SECONDS): open another stream when there is something to send. CANCELLED if answers are not
         read for as long. RESOURCE_EXHAUSTED with reason TOO_MANY_STREAMS and a retry delay, before anything is read, if the
         server process has as many streams open as it takes (METERSCOPE_USAGE_STREAMS).

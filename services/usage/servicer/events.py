@@ -129,11 +129,13 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
         """Store a batch of a stream: under a span of its own, since that of the stream may go on for days."""
         _check_size(len(request.events), position)
         parent = telemetry.extract({"traceparent": request.traceparent}) if request.traceparent else None
-        if request.request_id:
-            logs.request_id.set(request.request_id[:MAX_REQUEST_ID])
-        with _tracer.start_as_current_span(_REQUEST, parent, SpanKind.SERVER, {"meterscope.position": position}):
-            response = pb.StreamEventsResponse(request_id=request.request_id, position=position)
-            return self._take(request.events, response)
+        token = logs.request_id.set(request.request_id[:MAX_REQUEST_ID] or logs.request_id.get())
+        try:
+            with _tracer.start_as_current_span(_REQUEST, parent, SpanKind.SERVER, {"meterscope.position": position}):
+                response = pb.StreamEventsResponse(request_id=request.request_id, position=position)
+                return self._take(request.events, response)
+        finally:
+            logs.request_id.reset(token)
 
     def _take(self, events: Sequence[pb.Event], response: convert.Response) -> convert.Response:
         """Store a batch and fill in what became of it: the one way for whatever call it came by."""
