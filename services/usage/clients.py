@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Final, cast
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.type import decimal_pb2, money_pb2
 
 from meterscope.alerts.v1 import alert_service_pb2, alert_service_pb2_grpc
@@ -82,9 +83,11 @@ def _calling() -> Iterator[None]:
 
 def _to_price(customer_id: str, period: Period, usage: Mapping[str, Running]) -> catalog.PeriodUsage:
     """Encode running totals."""
+    start = Timestamp()
+    start.FromDatetime(period.start)
     return catalog.PeriodUsage(
         customer_id=customer_id,
-        start_time=period.start,
+        start_time=start,
         meters=[
             catalog.MeterUsage(meter=meter, quantities=map(decimal_to_proto, running.quantities))
             for meter, running in usage.items()
