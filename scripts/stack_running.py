@@ -84,11 +84,12 @@ class Stack:
         self.folder = folder
         self._lock = _lock(folder)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._binaries = programs
         self._programs = plan(folder, ports)
         try:
             _refuse_taken(ports)
             for program in self._programs:
-                self._processes[program.name] = _start(programs[program.name], program, folder)
+                self.start(program.name)
         except BaseException:
             self.stop()
             raise
@@ -103,6 +104,17 @@ class Stack:
     def pids(self) -> dict[str, int]:
         """Each program's process id."""
         return {name: process.pid for name, process in self._processes.items()}
+
+    def start(self, name: str) -> None:
+        """Start a program that does not run."""
+        (program,) = [program for program in self._programs if program.name == name]
+        self._processes[name] = _start(self._binaries[name], program, self.folder)
+
+    def kill(self, name: str) -> None:
+        """End a program as a crash would; what it has on disk stays."""
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait()
 
     def wait_until_healthy(self) -> None:
         """Wait until each program says so itself.
@@ -215,7 +227,7 @@ def plan(folder: Path, ports: Ports) -> list[Program]:
 def _start(binary: Path, program: Program, folder: Path) -> "subprocess.Popen[bytes]":
     (folder / program.name).mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "logs").mkdir(mode=0o700, exist_ok=True)
-    with (folder / "logs" / f"{program.name}.log").open("wb") as log:
+    with (folder / "logs" / f"{program.name}.log").open("ab") as log:
         return subprocess.Popen(  # noqa: S603 - built from pinned sources
             [str(binary), *program.arguments],
             env={**os.environ, **program.environment},
