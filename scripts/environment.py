@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -26,8 +26,8 @@ VALKEY_PASSWORD=
 """
 
 
-def declared(settings: type[Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield a settings class's variables: name, default as it would be written, and what it is for."""
+def declared(settings: type[Any]) -> Iterator[tuple[Sequence[str], str, str]]:
+    """Yield a settings class's variables: names, default as it would be written, and what it is for."""
     hints = typing.get_type_hints(settings)
     for field in dataclasses.fields(settings):
         spec = field.metadata.get("variable")
@@ -35,8 +35,7 @@ def declared(settings: type[Any]) -> Iterator[tuple[str, str, str]]:
             if dataclasses.is_dataclass(hints[field.name]) and hints[field.name] is not KitSettings:
                 yield from declared(typing.cast("type[Any]", hints[field.name]))
             continue
-        for name in spec.names:
-            yield name, written(field.default), spec.help
+        yield spec.names, written(field.default), spec.help
 
 
 def written(default: Any) -> str:
@@ -59,14 +58,22 @@ def render() -> str:
         "# The standard OTEL_* variables of OpenTelemetry's SDK count as well.",
     ]
     seen = set()
+    # What is read where a variable of its own is not set; several processes may have it.
+    instead: dict[str, list[str]] = {}
     for title, (where, name) in SECTIONS.items():
         settings = where if isinstance(where, type) else getattr(importlib.import_module(where), name)
         parts.append(f"\n# --- {title}")
-        for variable, default, purpose in declared(settings):
+        for (variable, *others), default, purpose in declared(settings):
+            for other in others:
+                instead.setdefault(other, []).append(variable)
             if variable not in seen:
                 seen.add(variable)
                 shown = "" if variable == "APP_VERSION" else default
                 parts.append(f"# {purpose}\n#{variable}={shown}")
+    parts.append("\n# --- instead of several")
+    parts += [
+        f"# what is read for each of {', '.join(own)} that is not set\n#{other}=" for other, own in instead.items()
+    ]
     return "\n".join(parts) + "\n" + COMPOSE
 
 
