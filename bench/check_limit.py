@@ -28,7 +28,7 @@ def main() -> None:
     """Measure, print, save."""
     arguments = _arguments()
     with running(arguments.customers, servers=arguments.servers) as stack:
-        _use(stack, arguments.customers)
+        use(stack, arguments.customers)
         address = f"127.0.0.1:{free_port()}"
         environ = {**os.environ, "NOOP_ADDRESS": address, "LOG_LEVEL": "ERROR"}
         noops = [subprocess.Popen([sys.executable, "-m", "bench.noop"], env=environ) for _ in range(arguments.servers)]
@@ -48,13 +48,13 @@ def main() -> None:
 
 def measure(stack: UsageStack, noop: str, callers: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Pairs of (service, no-op)."""
-    requests = _requests(arguments.calls, arguments.customers)
+    made = requests(arguments.calls, arguments.customers)
     # Each server process asks the database for a customer that it has not met.
-    load.send(load.Load(stack.address, requests[: 4 * arguments.customers], callers, METHOD))
+    load.send(load.Load(stack.address, made[: 4 * arguments.customers], callers, METHOD))
     ours, limits, p50, p99, extra = [], [], [], [], []
     for pair in range(arguments.pairs):
-        sent = load.send(load.Load(stack.address, requests, callers, METHOD))
-        idle = load.send(load.Load(noop, requests, callers, METHOD))
+        sent = load.send(load.Load(stack.address, made, callers, METHOD))
+        idle = load.send(load.Load(noop, made, callers, METHOD))
         ours.append(sent.calls_per_second)
         limits.append(idle.calls_per_second)
         ordered = sorted(sent.latencies)
@@ -78,7 +78,8 @@ def measure(stack: UsageStack, noop: str, callers: int, arguments: argparse.Name
     }
 
 
-def _requests(calls: int, customers: int) -> list[bytes]:
+def requests(calls: int, customers: int) -> list[bytes]:
+    """Build checks, customer by customer in turns."""
     return [
         pb.CheckLimitRequest(
             customer_id=f"cus_{number % customers:032x}", meter="requests", quantity={"value": "1"}
@@ -87,7 +88,7 @@ def _requests(calls: int, customers: int) -> list[bytes]:
     ]
 
 
-def _use(stack: UsageStack, customers: int) -> None:
+def use(stack: UsageStack, customers: int) -> None:
     """Give every customer some usage, and wait until the live counters have it."""
     made = load.requests(f"use-{time.time_ns()}", max(1, customers // 1_000), min(customers, 1_000), customers)
     load.send(load.Load(stack.address, made, 1))

@@ -11,7 +11,6 @@ import statistics
 import time
 from typing import Any
 
-import psutil
 import psycopg
 
 from bench import load, machine
@@ -92,12 +91,12 @@ def measure(stack: UsageStack, customers: int, arguments: argparse.Namespace) ->
     seconds, processor, behind, latencies = [], [], [], []
     for run in range(5):
         requests = load.requests(f"g{run}-{time.time_ns()}", calls, BATCH, customers)
-        before = _processor_seconds(stack)
+        before = stack.processor_seconds()
         sent = load.send(load.Load(stack.address, requests, CALLERS))
         if sent.accepted != calls * BATCH:
             raise RuntimeError(f"{sent.accepted} of {calls * BATCH} events accepted")
         behind.append(_settle(stack))
-        processor.append((_processor_seconds(stack) - before) / calls)
+        processor.append((stack.processor_seconds() - before) / calls)
         seconds.append(sent.seconds / calls)
         latencies.append(statistics.median(sent.latencies))
     return {
@@ -107,19 +106,6 @@ def measure(stack: UsageStack, customers: int, arguments: argparse.Namespace) ->
         "median_latency_seconds": latencies,
         "rollup_seconds_behind": behind,
     }
-
-
-def _processor_seconds(stack: UsageStack) -> float:
-    """Return what servers, worker and PostgreSQL have used so far, ended children of theirs included."""
-    spent = 0.0
-    for pid in (*(process.pid for process in stack.processes.values()), stack.postgres.pid):
-        process = psutil.Process(pid)
-        for each in (process, *process.children(recursive=True)):
-            times = each.cpu_times()
-            spent += times.user + times.system
-        ended = process.cpu_times()
-        spent += ended.children_user + ended.children_system
-    return spent
 
 
 def _settle(stack: UsageStack) -> float:

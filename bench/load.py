@@ -26,7 +26,8 @@ class Load:
     """What one client process sends. What other methods than IngestEvents answer is not looked at.
 
     `connections`: the callers are spread over so many, as separate clients would have them. Several server processes on
-    one port share connections, not calls: with one of them, one process does everything.
+    one port share connections, not calls: with one of them, one process does everything. `rate`: calls/s that all of them
+    together send at most, each call at its time (0: as fast as answers come); latency counts from that time.
     """
 
     address: str
@@ -34,6 +35,7 @@ class Load:
     callers: int
     method: str = INGEST
     connections: int = 1
+    rate: float = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def _client(pipe: "multiprocessing.connection.Connection", load: Load) -> None:
 def _run(load: Load) -> Sent:
     latencies: list[float] = []
     accepted: list[int] = []
-    pending = iter(load.requests)
+    pending = enumerate(load.requests)
     lock = threading.Lock()
     is_ingest = load.method == INGEST
     decode = event_service_pb2.IngestEventsResponse.FromString if is_ingest else None
@@ -119,10 +121,15 @@ def _run(load: Load) -> Sent:
                 call = next(connection)
             while True:
                 with lock:
-                    request = next(pending, None)
+                    place, request = next(pending, (0, None))
                 if request is None:
                     return
                 began = time.perf_counter()
+                if load.rate:
+                    due = started + place / load.rate
+                    if began < due:
+                        time.sleep(due - began)
+                    began = due
                 response = call(request, timeout=60)
                 latencies.append(time.perf_counter() - began)
                 if is_ingest:

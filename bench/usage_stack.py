@@ -6,12 +6,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from meterscope.usage.v1 import (
@@ -54,15 +55,22 @@ class UsageStack:
     database_url: str
     processes: dict[str, subprocess.Popen[bytes]]
 
+    def processor_seconds(self) -> float:
+        """Return what servers, worker and PostgreSQL have used so far."""
+        return processor_seconds([*(process.pid for process in self.processes.values()), self.postgres.pid])
+
 
 @contextmanager
-def running(customers: int, *, servers: int = 1, rich: bool = False) -> Iterator[UsageStack]:
+def running(
+    customers: int, *, servers: int = 1, rich: bool = False, environment: Mapping[str, str] | None = None
+) -> Iterator[UsageStack]:
     """Run the usage service with meters and customers that have limits, named by key: `c0`, `c1` and so on.
 
     Args:
         customers: how many.
         servers: server processes on one port.
         rich: besides the two meters that count and sum, three that look at attributes or keep more than a sum.
+        environment: further settings of its processes.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True)))
@@ -80,6 +88,7 @@ def running(customers: int, *, servers: int = 1, rich: bool = False) -> Iterator
             "METERSCOPE_USAGE_WORKER_ADDRESS": worker,
             "METERSCOPE_ALERTS_ADDRESS": f"127.0.0.1:{free_port()}",
             "LOG_LEVEL": "ERROR",
+            **(environment or {}),
         }
         processes = {}
         for name, arguments in [
@@ -92,6 +101,19 @@ def running(customers: int, *, servers: int = 1, rich: bool = False) -> Iterator
             wait_until_serving(worker if name == "worker" else address)
         prepare(address, customers, rich=rich)
         yield UsageStack(address, postgres, database_url, processes)
+
+
+def processor_seconds(pids: Iterable[int]) -> float:
+    """Return what processes have used so far, their children, and those of these that ended, included."""
+    spent = 0.0
+    for pid in pids:
+        process = psutil.Process(pid)
+        for each in (process, *process.children(recursive=True)):
+            times = each.cpu_times()
+            spent += times.user + times.system
+        ended = process.cpu_times()
+        spent += ended.children_user + ended.children_system
+    return spent
 
 
 def prepare(address: str, customers: int, *, rich: bool = False) -> None:
