@@ -167,7 +167,7 @@ def _lines() -> Row:
                     "Warnings and errors",
                     f'{chosen} | severity_text=~"WARN.*|ERROR|FATAL|CRITICAL"',
                     shows="What the chosen processes wrote as a warning or worse. Opened, a line leads to its trace.",
-                    normal="none.",
+                    normal="alerts alone, where a channel writes them to the log.",
                 ),
                 log_lines(
                     "Of a trace",

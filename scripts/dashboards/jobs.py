@@ -201,7 +201,7 @@ def _lines() -> Row:
                     "Warnings and errors of workers",
                     f'{workers} | severity_text=~"WARN.*|ERROR|FATAL|CRITICAL"',
                     shows="What workers wrote as a warning or worse. Opened, a line leads to its trace.",
-                    normal="none.",
+                    normal="alerts alone, where a channel writes them to the log.",
                 )
             ]
         ],
