@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
 from meterscope.supervisor.orphans import MARK
+from tests.eventually import eventually
 from tests.ports import free_ports
 
 METERSCOPE = (sys.executable, "-c", "from meterscope.cli import main; main()")
@@ -135,6 +137,15 @@ def test_the_databases_are_migrated_again_without_harm(up: Up) -> None:
     done = up.command("migrate", "--data-dir", str(up.folder))
     assert done.returncode == 0, done.stderr
     assert up.health()[0] == 0
+
+
+def test_the_gateway_shows_the_metrics_of_every_process_without_a_collector(up: Up) -> None:
+    def measured() -> set[str]:
+        families = httpx.get(f"http://{up.run()['gateway']}/metrics/json", timeout=30).json()["families"]
+        return {series["labels"]["job"] for family in families for series in family["series"]}
+
+    ours = {f"meterscope/{name}" for name in PROCESSES - {"postgres", "valkey"}}
+    eventually(lambda: measured() == ours, seconds=PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("name", ["usage", "billing-worker", "gateway", "valkey", "postgres"])
