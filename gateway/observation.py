@@ -73,6 +73,7 @@ class Observed:
             span.set_attribute("http.route", route)
         span.set_attribute("http.response.status_code", status)
         if status >= _SERVER_FAULT:
+            _log.warning("answered %d", status, extra={"http_method": method, "http_route": route})
             span.set_attribute("error.type", str(status))
             span.set_status(StatusCode.ERROR)
         self._metrics.record(method, route, status, time.perf_counter() - started)

@@ -26,7 +26,8 @@ from services.kit.redaction import redact, redact_value
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
-_RESERVED: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# `color_message` is uvicorn's: its message again, with escapes for a terminal.
+_RESERVED: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _LEVELS: Final = {"WARNING": "WARN", "CRITICAL": "FATAL"}
 # A collector that is away is complained of once a minute, by each kind of complaint.
 _COMPLAINT_SECONDS: Final = 60.0

@@ -93,7 +93,18 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealStack]:
 
 @pytest.fixture(scope="session")
 def up(stack: RealStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """`meterscope up` that sends all its telemetry to the stack."""
-    running = start(tmp_path_factory.mktemp("up") / "data", OTEL_EXPORTER_OTLP_ENDPOINT=stack.endpoint)
+    """`meterscope up` that sends all its telemetry to the stack, and writes all files that it can write.
+
+    Beside its data folder: `traces.jsonl` and the folder `log-files`.
+    """
+    folder = tmp_path_factory.mktemp("up")
+    running = start(
+        folder / "data",
+        OTEL_EXPORTER_OTLP_ENDPOINT=stack.endpoint,
+        METERSCOPE_TRACE_FILE=str(folder / "traces.jsonl"),
+        LOG_DIR=str(folder / "log-files"),
+        # Tests receive webhooks on loopback.
+        METERSCOPE_ALLOW_PRIVATE_WEBHOOKS="true",
+    )
     yield running
     assert stop(running) == 0
