@@ -13,12 +13,13 @@ from services.usage.store.customers import PERIOD_END
 from services.usage.store.rollup import Turn
 from services.usage.store.states import MATCHES, QUANTITY, TAKEN, TX
 
+# What is known of a key goes on from step to step, and is looked up again by keys of tables: a turn's keys have no
+# statistics, and joined with each other they would be compared each with each.
 _CROSS: Final = sa.text(
     f"""
     WITH keys AS (
-        SELECT k.customer, c.id AS customer_id, k.meter, m.id AS meter_id, k.period_start,
-               coalesce(l.amount, d.amount) AS amount, coalesce(l.thresholds, d.thresholds) AS thresholds,
-               CASE WHEN l.kind = 'SOFT' OR c.has_plan THEN l.kind ELSE 'DEFAULT' END AS kind
+        SELECT k.customer, k.meter, k.period_start, coalesce(l.amount, d.amount) AS amount,
+               coalesce(l.thresholds, d.thresholds) AS thresholds
         FROM (SELECT DISTINCT customer, meter, period_start FROM moved WHERE judged) AS k
         JOIN customers AS c ON c.number = k.customer
         JOIN meters AS m ON m.number = k.meter
@@ -26,26 +27,26 @@ _CROSS: Final = sa.text(
         LEFT JOIN default_limits AS d ON d.meter = m.id AND NOT c.has_plan
         WHERE l.amount IS NOT NULL OR d.amount IS NOT NULL
     ), used AS (
-        SELECT k.customer, k.meter, k.period_start,
-               {states.value("t")} AS value
+        SELECT k.*, (SELECT {states.value("t")} FROM period_totals AS t JOIN meters AS m ON m.number = t.meter
+                     WHERE t.customer = k.customer AND t.meter = k.meter AND t.period_start = k.period_start
+                     GROUP BY m.number) AS value
         FROM keys AS k
-        JOIN period_totals AS t USING (customer, meter, period_start)
-        JOIN meters AS m ON m.number = k.meter
-        GROUP BY k.customer, m.number, k.meter, k.period_start
     ), crossed AS (
         INSERT INTO thresholds (customer, meter, period_start, threshold, used, amount)
-        SELECT u.customer, u.meter, u.period_start, share.percent, u.value, k.amount
-        FROM used AS u
-        JOIN keys AS k USING (customer, meter, period_start)
-        CROSS JOIN unnest(k.thresholds) AS share (percent)
-        WHERE u.value > 0 AND u.value * 100 >= k.amount * share.percent
+        SELECT u.customer, u.meter, u.period_start, share.percent, u.value, u.amount
+        FROM used AS u CROSS JOIN unnest(u.thresholds) AS share (percent)
+        WHERE u.value > 0 AND u.value * 100 >= u.amount * share.percent
         ON CONFLICT DO NOTHING
         RETURNING customer, meter, period_start, threshold, used, amount
     )
-    SELECT x.customer, k.customer_id, x.meter, k.meter_id, k.kind, x.period_start, x.threshold, x.used, x.amount
+    SELECT x.customer, c.id AS customer_id, x.meter, m.id AS meter_id,
+           CASE WHEN l.kind = 'SOFT' OR c.has_plan THEN l.kind ELSE 'DEFAULT' END AS kind, x.period_start, x.threshold,
+           x.used, x.amount
     FROM crossed AS x
-    JOIN keys AS k USING (customer, meter, period_start)
-    ORDER BY k.customer_id, k.meter_id, x.period_start, x.threshold
+    JOIN customers AS c ON c.number = x.customer
+    JOIN meters AS m ON m.number = x.meter
+    LEFT JOIN limits AS l ON l.customer = x.customer AND l.meter = m.id
+    ORDER BY customer_id, meter_id, x.period_start, x.threshold
     """  # noqa: S608 - the parts are constants
 )
 _END: Final = PERIOD_END.format(customer="c.number", zone="c.time_zone", instant="k.period_start")
