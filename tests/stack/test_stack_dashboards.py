@@ -41,14 +41,18 @@ EMPTY = {
 }
 
 # What some panels show then, by the first label: from, to. A gauge is exact. `increase` reckons on to the end of the range,
-# at most by as much again: 6 messages are shown as 6 to 12. A counter that Prometheus had not begun with a 0 would show 0.
+# at most by as much again: 6 pages are shown as 6 to 12. A counter that Prometheus had not begun with a 0 would show 0.
 SHOWN = {
     "meterscope-overview: Top 10 customers by $metric_type": {"customer": (6, 12)},
     "meterscope-overview: Top 10 customers by used share of storage": {"customer": (80, 80)},
     "meterscope-overview: Customers per plan": {"dashboards": (2, 2)},
-    "meterscope-overview: Refusals per hour": {"messages": (1, 2)},
-    "meterscope-usage-customer: Used share of limits": {"messages": (60, 60), "storage": (80, 80)},
-    "meterscope-usage-customer: Used in this range": {"messages": (6, 12), "storage": (800, 1600), "calls": (1, 2)},
+    "meterscope-overview: Refusals per hour": {"pages": (1, 2)},
+    "meterscope-usage-customer: Used share of limits": {"pages": (60, 60), "storage_bytes": (80, 80)},
+    "meterscope-usage-customer: Used in this range": {
+        "pages": (6, 12),
+        "storage_bytes": (800, 1600),
+        "phone_calls": (1, 2),
+    },
     "meterscope-usage-customer: On the default limits": {"": (0, 0)},
     "meterscope-cdr: In this range": {"": (1, 2)},
     "meterscope-jobs: Dead": {"": (0, 0)},
@@ -69,8 +73,8 @@ PLAN = {
         }
     ],
     "limits": [
-        {"meter": "messages", "limit": {"value": "10"}, "kind": "PLAN_LIMIT_KIND_HARD", "thresholds": [50]},
-        {"meter": "storage", "limit": {"value": "1000"}, "kind": "PLAN_LIMIT_KIND_HARD"},
+        {"meter": "pages", "limit": {"value": "10"}, "kind": "PLAN_LIMIT_KIND_HARD", "thresholds": [50]},
+        {"meter": "storage_bytes", "limit": {"value": "1000"}, "kind": "PLAN_LIMIT_KIND_HARD"},
     ],
 }
 
@@ -90,7 +94,7 @@ class Scenario:
     """What happened, and to whom.
 
     Attributes:
-        customer: has a plan with limits of 10 messages and 1,000 bytes; used 6 and 800.
+        customer: has a plan with limits of 10 pages and 1,000 bytes; used 6 and 800.
         began: before anything of it happened, unix seconds.
     """
 
@@ -129,21 +133,21 @@ def scenario(up: Running) -> Scenario:
     began = time.time()
     with up.channel("usage") as to_usage, up.channel("billing") as to_billing:
         usage, billing = Client.on(to_usage), Billing(to_billing)
-        usage.create_meter("messages", event_type="message.sent")
-        usage.create_meter("storage", event_type="file.stored", quantity="bytes")
-        usage.create_meter("calls", event_type="call.record")
+        usage.create_meter("pages", event_type="page.rendered")
+        usage.create_meter("storage_bytes", event_type="file.stored", quantity="bytes")
+        usage.create_meter("phone_calls", event_type="call.record")
         customer, plan = subscribed(usage, billing)
         billed(billing, plan)
-        message = event(customer, type="message.sent")
+        page = event(customer, type="page.rendered")
         stored = event(customer, type="file.stored", quantities={"bytes": "800"})
-        usage.ingest(*(event(customer, type="message.sent") for _ in range(5)), message, stored)
+        usage.ingest(*(event(customer, type="page.rendered") for _ in range(5)), page, stored)
         # The same once more, one of a customer that nobody knows, and one that cannot be.
-        assert usage.outcomes(message) == ["DUPLICATE"]
-        assert usage.outcomes(event("nobody", type="message.sent")) == ["QUARANTINED"]
+        assert usage.outcomes(page) == ["DUPLICATE"]
+        assert usage.outcomes(event("nobody", type="page.rendered")) == ["QUARANTINED"]
         assert usage.outcomes(event(customer, type="")) == ["REJECTED"]
         # 6 of 10 are used: 5 more are too many.
-        eventually(lambda: usage.check(customer, "messages").used.value == "6")
-        assert not usage.check(customer, "messages", "5").allowed
+        eventually(lambda: usage.check(customer, "pages").used.value == "6")
+        assert not usage.check(customer, "pages", "5").allowed
         called(Caller(to_usage), customer)
     with httpx.Client(base_url=f"http://{up.run['gateway']}", timeout=30) as rest:
         for _ in range(3):
@@ -161,7 +165,7 @@ def subscribed(usage: Client, billing: Billing) -> tuple[str, catalog_pb.Plan]:
 
     def known() -> bool:
         try:
-            return usage.check(customer.id, "messages").limit.value == "10"
+            return usage.check(customer.id, "pages").limit.value == "10"
         except grpc.RpcError as error:
             assert error.code() is grpc.StatusCode.NOT_FOUND  # noqa: PT017 - what else it may be is no answer either
             return False
@@ -218,7 +222,7 @@ def filled(text: str, customer: str) -> str:
         "$environment": ".*",
         "$service": ".*",
         "$trace_id": ".*",
-        "$metric_type": "messages",
+        "$metric_type": "pages",
         "$customer_id": customer,
         # Recorded every five minutes; asked here for what the rule works out.
         SLO_MONTH: rule(SLO_MONTH),
