@@ -9,11 +9,9 @@ from datetime import datetime
 from decimal import Decimal
 from itertools import islice
 from typing import Final
-from uuid import UUID
 
 from opentelemetry import trace
 
-from services.kit import paging
 from services.kit.db import Database
 from services.kit.errors import InvalidArgument
 from services.kit.slots import Slots
@@ -23,15 +21,12 @@ from services.usage.domain.call import Call, CallRecord, completed
 from services.usage.domain.call_file import CallFile, Layout, Numbers, Options, Read
 from services.usage.domain.csv_rows import Rows
 from services.usage.domain.event import Event, Rejected
-from services.usage.domain.instant import from_us, to_us
+from services.usage.domain.instant import to_us
 from services.usage.domain.verdict import ACCEPTED, Outcome, Verdict, rejected
-from services.usage.errors import CustomerNotFound
 from services.usage.metrics import CallMetrics, IngestMetrics
 from services.usage.store import calls as store
-from services.usage.store import customers, places
 from services.usage.store.calls import Filter, StoredCall
-from services.usage.store.events import Key
-from services.usage.usecases.events import check_kept
+from services.usage.usecases import event_pages
 from services.usage.usecases.ingest import Ingest
 
 MAX_RECORDS: Final = 10_000
@@ -155,35 +150,8 @@ class Calls:
         return report
 
     def page(self, customer_id: str, chosen: Filter, page_size: int, page_token: str) -> tuple[list[StoredCall], str]:
-        """Return a page of a customer's calls, oldest first, and the token of the next.
-
-        Raises:
-            CustomerNotFound: there is no such customer.
-            RawEventsGone: the range begins or ends before the oldest raw events that are kept.
-            InvalidArgument: a bad page size or token.
-        """
-        filters = {
-            "customer_id": customer_id,
-            "start": str(chosen.start),
-            "end": str(chosen.end),
-            "call_type": chosen.call_type,
-            "country": chosen.country,
-            "callee_prefix": chosen.callee_prefix,
-        }
-        size = paging.page_size(page_size)
-        behind = paging.position(page_token, filters, lambda at, digest: Key(from_us(int(at)), UUID(digest)))
-        with self._database.autocommit() as conn:
-            number = customers.number(conn, customer_id)
-            if number is None:
-                raise CustomerNotFound(customer_id)
-            check_kept(chosen.start, chosen.end, places.floor(conn, places.RAW))
-            found = store.page(conn, number, chosen, behind, size + 1)
-        shown = found[:size]
-        token = ""
-        if len(found) > size:
-            last = shown[-1][0]
-            token = paging.encode_token([str(to_us(last.time)), str(last.digest)], filters)
-        return [call for _, call in shown], token
+        """Return a page of a customer's calls and the token of the next; see `event_pages.page`."""
+        return event_pages.page(self._database, store.page, customer_id, chosen, page_size, page_token)
 
     def _read(self, rows: Iterator[Read], file: CallFile, report: Report) -> None:
         while batch := list(islice(rows, _BATCH)):
