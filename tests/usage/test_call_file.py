@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from services.kit.errors import InvalidArgument
 from services.usage.domain.call import completed
-from services.usage.domain.call_file import SYNONYMS, CallFile, Layout, Options, Read
+from services.usage.domain.call_columns import SYNONYMS
+from services.usage.domain.call_file import CallFile, Layout, Options, Read
 from services.usage.domain.csv_rows import DELIMITERS, ENCODINGS, MOST_CHARACTERS, Rows, lines
 from services.usage.numbering import Numbering
 

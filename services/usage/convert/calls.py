@@ -21,7 +21,8 @@ from services.usage.domain.call import (
     seconds,
     trunk,
 )
-from services.usage.domain.call_file import Layout, Options, column_names
+from services.usage.domain.call_columns import column_names
+from services.usage.domain.call_file import Layout, Options
 from services.usage.domain.csv_rows import DELIMITERS, ENCODINGS
 from services.usage.domain.event import Event, Rejected
 from services.usage.domain.verdict import Outcome, Verdict
