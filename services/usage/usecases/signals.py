@@ -1,5 +1,6 @@
 """The signal that a threshold was reached: one a customer, meter, period and threshold, in the trace of its cause."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -22,7 +23,7 @@ _AT_ONCE: Final = 5_000
 _FULL: Final = 100
 _PERCENT: Final = Decimal(100)
 # Its span is the job's producer: the row runs in its context.
-_SENT: Final = {
+_SENT: Final[Mapping[str, str | bool]] = {
     "messaging.system": "dramatiq",
     "messaging.operation.type": "send",
     "messaging.destination.name": "usage",
