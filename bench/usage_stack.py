@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from meterscope.usage.v1 import (
 from services.kit.embedded import EmbeddedPostgres, start_postgres, start_valkey
 
 EVENT_TYPE = "bench.request"
+_CALLERS = 16
 _PLAIN = (
     meter_service_pb2.Meter(id="requests", event_type=EVENT_TYPE, aggregation=meter_service_pb2.AGGREGATION_COUNT),
     meter_service_pb2.Meter(
@@ -123,7 +125,8 @@ def prepare(address: str, customers: int, *, rich: bool = False) -> None:
         for meter in (*_PLAIN, *(_RICH if rich else ())):
             meters.CreateMeter(meter_service_pb2.CreateMeterRequest(meter=meter))
         limits = limit_service_pb2_grpc.LimitServiceStub(channel)
-        for number in range(customers):
+
+        def put(number: int) -> None:
             request = limit_service_pb2.PutEntitlementsRequest(
                 customer_id=f"cus_{number:032x}",
                 customer_keys=[f"c{number}"],
@@ -135,6 +138,10 @@ def prepare(address: str, customers: int, *, rich: bool = False) -> None:
             limit = request.limits.add(meter="requests", kind=limit_service_pb2.LIMIT_KIND_SOFT)
             limit.limit.value = str(10**12)
             limits.PutEntitlements(request)
+
+        with ThreadPoolExecutor(_CALLERS) as callers:
+            for _ in callers.map(put, range(customers)):
+                pass
 
 
 def wait_until_serving(address: str, seconds: float = 30) -> None:
