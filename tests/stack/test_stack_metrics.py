@@ -647,20 +647,23 @@ def test_every_process_measures_itself(scenario: Scenario) -> None:
 
 
 def test_an_exemplar_leads_to_a_trace_that_is_kept(stack: RealStack, scenario: Scenario) -> None:
-    query: dict[str, Any] = {
-        "query": f'rpc_server_call_duration_seconds_bucket{{rpc_method="{INGEST}"}}',
-        "start": time.time() - 600,
-        "end": time.time(),
-    }
-    answer = httpx.get(f"http://{stack.addresses['Prometheus']}/api/v1/query_exemplars", params=query, timeout=30)
-    found = [
-        exemplar["labels"]["trace_id"]
-        for series in answer.raise_for_status().json()["data"]
-        if series["seriesLabels"].get("instance") in scenario.instances
-        for exemplar in series["exemplars"]
-    ]
-    assert found
-    for trace_id in found:
+    address = f"http://{stack.addresses['Prometheus']}/api/v1/query_exemplars"
+
+    def exemplars() -> list[str]:
+        """The traces that durations of ingest calls point to."""
+        query: dict[str, Any] = {
+            "query": f'rpc_server_call_duration_seconds_bucket{{rpc_method="{INGEST}"}}',
+            "start": time.time() - 600,
+            "end": time.time(),
+        }
+        return [
+            exemplar["labels"]["trace_id"]
+            for series in httpx.get(address, params=query, timeout=30).raise_for_status().json()["data"]
+            if series["seriesLabels"]["instance"] in scenario.instances
+            for exemplar in series["exemplars"]
+        ]
+
+    for trace_id in eventually(exemplars, seconds=60):
         spans = eventually(lambda trace_id=trace_id: stack.trace(trace_id), seconds=60)
         tags = [{tag["key"]: tag["value"] for tag in span["tags"]} for span in spans.values()]
         assert any(each.get("meterscope.keep") is True for each in tags)
