@@ -119,6 +119,15 @@ def check(data: bytes, places: list[int], encoding: str, delimiter: str, layout:
     ]
 
 
+@pytest.mark.parametrize("mark", [b"\xff\xfe", b"\xfe\xff"])
+@pytest.mark.parametrize("encoding", sorted(ENCODINGS))
+def test_utf_16_is_told_by_its_mark_wherever_the_file_is_cut(mark: bytes, encoding: str) -> None:
+    for chunks in ([mark], [mark[:1], mark[1:], b"i\0"], [b"", mark[:1], b"", mark[1:] + b"i\0"]):
+        with pytest.raises(InvalidArgument, match="UTF-16"):
+            list(lines(chunks, encoding))
+    assert list(lines([mark[:1]], "iso-8859-1")) == [mark[:1].decode("iso-8859-1")]
+
+
 def test_lines_end_in_three_ways_and_a_return_at_a_cut_is_none_of_its_own() -> None:
     assert list(lines([b"a\r", b"\nb\rc\n", b"\r", b"d"], "utf-8")) == ["a\n", "b\n", "c\n", "\n", "d"]
     # A file of an old Macintosh, longer than what a line may have.

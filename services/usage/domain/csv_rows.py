@@ -18,6 +18,7 @@ MOST_LINES: Final = 64
 MOST_CHARACTERS: Final = 64 * 1024
 _SAMPLE_LINES: Final = 50
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_MARK_BYTES: Final = 2
 
 
 class Row(NamedTuple):
@@ -45,12 +46,8 @@ def lines(chunks: Iterable[bytes], encoding: str) -> Iterator[str]:
         InvalidArgument: the file is UTF-16.
     """
     decoder = codecs.getincrementaldecoder(ENCODINGS[encoding])("surrogateescape")
-    rest, is_cut, is_first = "", False, True
-    for chunk in chunks:
-        if is_first and chunk:
-            if chunk.startswith(_UTF_16):
-                raise InvalidArgument.at("encoding", "the file is UTF-16; save it as UTF-8", reason="BAD_ENCODING")
-            is_first = False
+    rest, is_cut = "", False
+    for chunk in _no_utf_16(chunks):
         # Cut by hand: str.splitlines takes U+2028 and others for ends, too.
         parts = (rest + decoder.decode(chunk)).replace("\r\n", "\n").split("\n")
         rest = parts.pop()
@@ -70,6 +67,20 @@ def lines(chunks: Iterable[bytes], encoding: str) -> Iterator[str]:
     rest += decoder.decode(b"", final=True)
     if rest and not is_cut:
         yield from _ended(rest, last="")
+
+
+def _no_utf_16(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield a file's chunks; its first two bytes, which tell, may come one by one."""
+    rest = iter(chunks)
+    first = b""
+    for chunk in rest:
+        first += chunk
+        if len(first) >= _MARK_BYTES:
+            break
+    if first.startswith(_UTF_16):
+        raise InvalidArgument.at("encoding", "the file is UTF-16; save it as UTF-8", reason="BAD_ENCODING")
+    yield first
+    yield from rest
 
 
 def _ended(text: str, last: str = "\n") -> Iterator[str]:
