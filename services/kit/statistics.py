@@ -72,9 +72,12 @@ class JobStatistics:
             dead = sa.select(sa.func.count()).select_from(outbox).where(outbox.c.state == "DEAD")
             self._counts = {"queued": waiting, "stuck": stuck, "dead": conn.execute(dead).scalar_one()}
             seconds = sa.func.extract("epoch", schedules.c.succeeded_at)
-            ran = sa.select(schedules.c.name, seconds).where(schedules.c.succeeded_at.is_not(None))
+            ran = sa.select(schedules.c.name, seconds).where(
+                schedules.c.name.in_(self._periodic), schedules.c.succeeded_at.is_not(None)
+            )
             succeeded = {name: float(at) for name, at in conn.execute(ran)}
-            # One that never came through is missing as well, and a series that is not there is no alert.
+            # One that never came through is missing as well, and a series that is not there is no alert. Rows of jobs
+            # that an older version had are nobody's any more.
             self._heartbeats = dict.fromkeys(self._periodic, 0.0) | succeeded
 
     def _observer(self, status: str) -> Read:

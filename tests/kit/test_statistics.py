@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from services.kit.outbox import Job, Jobs, Postpone
+from services.kit.periodic import Periodic
 from services.kit.statistics import JobStatistics
 from services.kit.tables import leases, outbox, schedules
 from services.kit.worker import Worker
@@ -20,9 +21,9 @@ OFTEN = timedelta(milliseconds=100)
 
 
 @contextmanager
-def reading(store: Store) -> Iterator[None]:
+def reading(store: Store, *periodic: Periodic) -> Iterator[None]:
     stop = threading.Event()
-    thread = threading.Thread(target=JobStatistics(store.database, every=OFTEN).run, args=(stop,))
+    thread = threading.Thread(target=JobStatistics(store.database, periodic, every=OFTEN).run, args=(stop,))
     thread.start()
     yield
     stop.set()
@@ -63,16 +64,23 @@ def test_a_process_that_loses_the_lease_reports_nothing(store: Store, metric_rea
 
 
 def test_heartbeats_are_unix_seconds(store: Store, metric_reader: InMemoryMetricReader) -> None:
-    name = f"dunning of {store.database.service}"
+    done, never, gone = (f"{what} of {store.database.service}" for what in ("dunning", "a new one", "an old one"))
     at = datetime(2026, 1, 1, tzinfo=UTC)
     with store.database.transaction() as conn:
-        conn.execute(sa.insert(schedules).values(name=name, job="dunning", succeeded_at=at))
-    with reading(store):
-        (point,) = eventually(
-            lambda: points(metric_reader.get_metrics_data(), "billing.last_job_timestamp", {"job_name": name})
-        )
-    # 2026-01-01T00:00:00Z: 56 years of which 14 were leap years, 20,454 days of 86,400 s.
-    assert point.value == 1_767_225_600
+        for name, succeeded in ((done, at), (never, None), (gone, at)):
+            conn.execute(sa.insert(schedules).values(name=name, job="dunning", succeeded_at=succeeded))
+
+    def shown(instrument: str) -> dict[str, float]:
+        found = points(metric_reader.get_metrics_data(), instrument, {})
+        names = (done, never, gone)
+        return {each.attributes["job_name"]: each.value for each in found if each.attributes["job_name"] in names}
+
+    periodic = [Periodic(name=name, every=timedelta(minutes=15), job="dunning") for name in (done, never)]
+    with reading(store, *periodic):
+        # 2026-01-01T00:00:00Z: 56 years of which 14 were leap years, 20,454 days of 86,400 s. One that never came
+        # through is missing as well; one that is not run any more is not.
+        eventually(lambda: shown("billing.last_job_timestamp") == {done: 1_767_225_600, never: 0})
+        assert shown("billing.job.interval") == {done: 900, never: 900}
 
 
 def test_runs_are_counted_by_how_they_ended(
