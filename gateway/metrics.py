@@ -24,7 +24,7 @@ STANDARD: Final = Histogram(
         Label("url.scheme", ("http",)),
     ),
     boundaries=CALL_BOUNDARIES,
-    alerts=(0.25, 1),
+    alerts=(0.5, 1),
 )
 REQUESTS: Final = Counter(
     "billing.http.requests", "HTTP requests answered; the route is `unmatched` where there is none", labels=_BY_ROUTE
@@ -35,7 +35,7 @@ REQUEST_DURATION: Final = Histogram(
     unit="s",
     labels=_BY_ROUTE,
     boundaries=CALL_BOUNDARIES,
-    alerts=(0.25, 1),
+    alerts=(0.5, 1),
 )
 API_REQUESTS: Final = Counter(
     "billing.api.requests",

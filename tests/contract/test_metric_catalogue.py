@@ -76,6 +76,17 @@ def test_the_seeds_bounds_of_redis_are_kept() -> None:
     assert redis.boundaries == (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1)
 
 
+def test_what_rules_compare_histograms_with_is_a_declared_bound() -> None:
+    rules = "".join(path.read_text() for path in sorted((ROOT / "otel-collector/prometheus/rules").glob("*.yml")))
+    below = re.findall(r"(\w+)_bucket\{[^}]*\ble=\"([0-9.]+)\"", rules)
+    above = re.findall(r"histogram_quantile\([^>]*?(\w+)_bucket[^>]*>\s*([0-9.]+)", rules)
+    assert (len(below), len(above)) >= (1, 3)
+    for name, bound in [*below, *above]:
+        histogram = DECLARED[name]
+        assert isinstance(histogram, Histogram)
+        assert float(bound) in histogram.alerts, name
+
+
 def test_customers_are_on_counters_and_gauges_only() -> None:
     by_customer = [each for each in DECLARED.values() if any(label.name == CUSTOMER for label in each.labels)]
     assert {each.kind for each in by_customer} == {"counter", "gauge"}
