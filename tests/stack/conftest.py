@@ -64,6 +64,23 @@ class RealStack:
         found: list[dict[str, Any]] = answer.json()["data"]["result"]
         return found
 
+    def everything(self) -> dict[str, str]:
+        """All that the backends hold, as text, by backend: spans, samples' labels, log lines with theirs."""
+        jaeger, prometheus, loki = (f"http://{self.addresses[name]}" for name in ("Jaeger", "Prometheus", "Loki"))
+        services = httpx.get(f"{jaeger}/api/services", timeout=30).raise_for_status().json()["data"]
+        many: dict[str, str | int] = {"limit": 1_500}
+        traces = [
+            httpx.get(f"{jaeger}/api/traces", params={**many, "service": service}, timeout=60).raise_for_status().text
+            for service in services
+        ]
+        labels = httpx.get(f"{prometheus}/api/v1/labels", timeout=30).raise_for_status().json()["data"]
+        values = [
+            httpx.get(f"{prometheus}/api/v1/label/{name}/values", timeout=30).raise_for_status().text for name in labels
+        ]
+        query = {"query": '{service_name=~".+"}', "limit": 5_000}
+        lines = httpx.get(f"{loki}/loki/api/v1/query_range", params=query, timeout=60).raise_for_status().text
+        return {"Jaeger": "\n".join(traces), "Prometheus": "\n".join(values), "Loki": lines}
+
     def lines(self, query: str) -> list[tuple[dict[str, str], str]]:
         """What Loki answers: labels and line."""
         answer = httpx.get(
