@@ -6,6 +6,7 @@ One interceptor does it all: each layer of grpcio interceptors costs a call some
 import hmac
 import itertools
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ MAX_REQUEST_ID: Final = 128
 _QUIET: Final = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 # Telemetry of telemetry: every process sends every few seconds.
 _UNTRACED: Final = "/opentelemetry.proto.collector."
+_MOMENT: Final = 0.05
 _FAULTS: Final = {"INTERNAL", "UNAVAILABLE"}
 
 _log = logging.getLogger(__name__)
@@ -144,7 +146,7 @@ class Entry(grpc.ServerInterceptor):
         def call(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
             with (
                 self._call(method, metadata, None, context),
-                self._streams.opened(_decoded(requests), context) as stream,
+                self._streams.opened(_decoded(requests, context), context) as stream,
             ):
                 return behaviour(stream, context)
 
@@ -154,7 +156,7 @@ class Entry(grpc.ServerInterceptor):
         def call(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
             with (
                 self._call(method, metadata, None, context),
-                self._streams.opened(_decoded(requests), context, is_endless=True) as stream,
+                self._streams.opened(_decoded(requests, context), context, is_endless=True) as stream,
             ):
                 yield from stream.sent(behaviour(stream, context))
 
@@ -222,7 +224,7 @@ def _check(request: Any, context: grpc.ServicerContext) -> None:
         raise DeadlineExceeded("the call's deadline passed before its turn came; nothing was done")
 
 
-def _decoded(requests: Iterator[Any]) -> Iterator[Any]:
+def _decoded(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
     """Yield a stream's requests.
 
     Raises:
@@ -233,6 +235,8 @@ def _decoded(requests: Iterator[Any]) -> Iterator[Any]:
         try:
             request = next(requests)
         except StopIteration:
+            if _is_broken_off(context):
+                raise Cancelled("the caller broke the stream off") from None
             return
         except grpc.RpcError:
             raise Cancelled("the caller broke the stream off") from None
@@ -250,6 +254,15 @@ class DeadlineExceeded(ServiceError):
 
     status = "DEADLINE_EXCEEDED"
     reason = "DEADLINE_EXCEEDED"
+
+
+def _is_broken_off(context: grpc.ServicerContext) -> bool:
+    """Whether a stream that has ended was cancelled: grpcio may say so a moment later than that nothing more comes.
+
+    Half of a file would be taken for the whole otherwise.
+    """
+    over = threading.Event()
+    return not context.add_callback(over.set) or over.wait(_MOMENT)
 
 
 def _translate(caught: Exception, method: str, request: object) -> ServiceError:

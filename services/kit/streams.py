@@ -118,6 +118,8 @@ class Stream(Iterator[T]):
         """Cancel the call if its caller has not taken an answer for too long."""
         since = self._sending_since
         if since is not None and time.monotonic() - since > self._idle:
+            # Said before: grpcio may let the handler go on for a moment.
+            self.end(Cancelled(f"the caller took no answer for {self._idle:g} s"))
             self._context.cancel()
 
     def _fetch(self) -> None:

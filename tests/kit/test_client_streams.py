@@ -123,3 +123,32 @@ def test_a_caller_that_breaks_off_is_no_fault_of_ours(
     assert span.attributes is not None
     assert span.attributes["rpc.response.status_code"] == "CANCELLED"
     assert "call failed" not in caplog.messages
+
+
+def test_what_is_broken_off_is_never_taken_for_all(channel: grpc.Channel, calls: Calls) -> None:
+    """A cancelled call may look for a moment like one whose caller has sent all."""
+    ends: list[str] = []
+
+    def count(requests: Requests) -> int:
+        try:
+            size = sum(len(request.chunk) for request in requests)
+        except Exception as error:
+            ends.append(type(error).__name__)
+            raise
+        ends.append("all")
+        return size
+
+    calls.act = count
+    for number in range(1, 41):
+        never = threading.Event()
+
+        def half(never: threading.Event = never) -> Iterator[bytes]:
+            yield request(1)
+            never.wait(20)
+
+        call = channel.stream_unary(METHOD).future(half(), timeout=20, metadata=[("authorization", "Bearer token")])
+        eventually(lambda: len(calls.request_ids) == number)  # noqa: B023 - called at once
+        call.cancel()
+        eventually(lambda: len(ends) == number)  # noqa: B023
+        never.set()
+    assert ends == ["Cancelled"] * 40
