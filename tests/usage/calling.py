@@ -3,10 +3,31 @@
 from collections.abc import Iterator
 
 import grpc
+import pytest
+from google.type import decimal_pb2
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from usage_harness import timestamp, utc
 
 from meterscope.usage.v1 import call_record_service_pb2 as pb
 from meterscope.usage.v1 import call_record_service_pb2_grpc
+
+START = utc(2026, 10, 1)
+END = utc(2026, 11, 1)
+LONDON, LONDON_2 = "+442079460018", "+442079460019"
+MUMBAI_MOBILE = "+919876543210"
+NUMBERING = pb.Numbering(default_region="IN", own_prefixes=["+442079460018"])
+
+HEADER = "id,account,from,to,start,duration,billsec,status\n"
+# 5 calls, of which 4 are answered or not; one row has no number, one no time, one a negative duration.
+ROWS = (
+    f"k1,,{LONDON},{MUMBAI_MOBILE},2026-10-05 10:00:00,70,60,ANSWERED\n"
+    f"k2,,{LONDON},nobody,2026-10-05 10:01:00,70,60,ANSWERED\n"
+    f"k3,,1001,+14155550123,2026-10-05 10:02:00,0:01:30,,answered\n"
+    f"k4,,{LONDON},{MUMBAI_MOBILE},when?,70,60,ANSWERED\n"
+    f"k5,,{LONDON},{MUMBAI_MOBILE},2026-10-05 10:03:00,20,0,NO ANSWER\n"
+    f"k6,,{LONDON},{MUMBAI_MOBILE},2026-10-05 10:04:00,-5,,ANSWERED\n"
+    f"k7,,,1001,2026-10-05 10:05:00,12.5,10.25,ANSWERED\n"
+)
 
 
 class Caller:
@@ -56,3 +77,27 @@ def points(reader: InMemoryMetricReader, name: str) -> dict[tuple[tuple[str, obj
         if metric.name == name
         for point in metric.data.data_points
     }
+
+
+def record(customer: str, id: str, callee: str = MUMBAI_MOBILE, **more: object) -> pb.CallRecord:  # noqa: A002
+    values: dict[str, object] = {
+        "caller": LONDON,
+        "start_time": timestamp(START),
+        "duration_seconds": decimal_pb2.Decimal(value="65"),
+        **more,
+    }
+    return pb.CallRecord(id=id, customer_id=customer, callee=callee, **values)  # type: ignore[arg-type]
+
+
+def ingest(
+    caller: Caller, *records: pb.CallRecord, numbering: pb.Numbering = NUMBERING
+) -> pb.IngestCallRecordsResponse:
+    request = pb.IngestCallRecordsRequest(call_records=records, numbering=numbering)
+    answer: pb.IngestCallRecordsResponse = caller.stub.IngestCallRecords(request, timeout=30)
+    return answer
+
+
+def refused(call: object, *arguments: object, **named: object) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as caught:
+        call(*arguments, **named)  # type: ignore[operator]
+    return caught.value

@@ -8,6 +8,7 @@ from datetime import timedelta
 import grpc
 import psycopg
 import pytest
+from calling import Caller
 from usage_harness import Alerts, Client
 
 from meterscope.alerts.v1 import alert_service_pb2_grpc
@@ -103,3 +104,16 @@ def sql(migrated: Settings) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
     options = f"-c search_path={migrated.database_schema}"
     with psycopg.connect(migrated.database_url, autocommit=True, options=options) as connection:
         yield connection
+
+
+@pytest.fixture(scope="module")
+def caller(channel: grpc.Channel, client: Client) -> Caller:
+    """Calls CallRecordService; `calls` counts, `call_seconds` adds billable ones up."""
+    client.create_meter("calls", event_type="call.record", unit="calls")
+    client.create_meter("call_seconds", event_type="call.record", quantity="billable_seconds", unit="s")
+    return Caller(channel)
+
+
+@pytest.fixture
+def customer(client: Client) -> str:
+    return client.put_customer()
