@@ -66,13 +66,13 @@ _IS_SAME_CLUSTER: Final = sa.text(
 _IN_SLICE: Final = (
     f"{{0}}.generation = :generation AND {{0}}.tx >= {TX.format('last')} AND {{0}}.tx < {TX.format('upto')}"
 )
+# What an older generation left was taken in before this one began, whatever the ids of its rows.
+_AHEAD: Final = f"generation = :generation AND tx >= {TX.format('last')}"
 _PENDING: Final = sa.text(
     f"""
-    SELECT EXISTS (SELECT FROM events WHERE tx >= {TX.format("last")})
-        OR EXISTS (SELECT FROM changes WHERE tx >= {TX.format("last")})
-        OR EXISTS (SELECT FROM edges WHERE tx >= {TX.format("last")})
-        OR EXISTS (SELECT FROM recount_slices WHERE tx >= {TX.format("last")})
-        OR EXISTS (SELECT FROM corrections WHERE tx >= {TX.format("last")})
+    SELECT EXISTS (SELECT FROM events WHERE {_AHEAD}) OR EXISTS (SELECT FROM changes WHERE {_AHEAD})
+        OR EXISTS (SELECT FROM edges WHERE {_AHEAD}) OR EXISTS (SELECT FROM recount_slices WHERE {_AHEAD})
+        OR EXISTS (SELECT FROM corrections WHERE {_AHEAD})
     """  # noqa: S608 - the parts are constants
 )
 _CUT: Final = sa.text(
@@ -330,8 +330,8 @@ def is_same_cluster(conn: sa.Connection) -> bool:
 
 def has_work(conn: sa.Connection) -> bool:
     """Say, without writing anything, whether something waits for the rollup."""
-    last = conn.execute(sa.select(rollups.c.last).where(rollups.c.stripe == STRIPE)).scalar_one()
-    return bool(conn.execute(_PENDING, {"last": last}).scalar_one())
+    place = sa.select(rollups.c.generation, rollups.c.last).where(rollups.c.stripe == STRIPE)
+    return bool(conn.execute(_PENDING, conn.execute(place).one()._asdict()).scalar_one())
 
 
 def prepare(conn: sa.Connection) -> None:
