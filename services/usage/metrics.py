@@ -1,6 +1,6 @@
 """The instruments of usage, declared once. Names and labels: the telemetry catalogue."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -262,9 +262,11 @@ class LimitMetrics:
 class LimitState:
     """What the process that looks after limits has read; nothing in the others, which then report nothing.
 
-    `without_plan` says of customers whether they have no plan, so that the defaults apply.
+    `without_plan` says of customers whether they have no plan, so that the defaults apply. `is_held` says whether that
+    process holds the lease now: it may have lost it since it read.
     """
 
+    is_held: Callable[[], bool] = lambda: True
     shares: Sequence[Share] = ()
     without_plan: Sequence[tuple[str, bool]] = ()
     server: Server | None = None
@@ -283,24 +285,27 @@ class LimitGauges:
         REDIS_CONNECTIONS.observe(meter, self._connections)
 
     def _shares(self) -> Iterable[Observation]:
-        for share in self._state.shares:
+        for share in self._state.shares if self._state.is_held() else ():
             yield Observation(share.percent, {CUSTOMER: share.customer_id, "limit_type": share.meter_id})
 
     def _without_plan(self) -> Iterable[Observation]:
-        for customer_id, is_without in self._state.without_plan:
+        for customer_id, is_without in self._state.without_plan if self._state.is_held() else ():
             yield Observation(int(is_without), {CUSTOMER: customer_id})
 
     def _memory(self) -> Iterable[Observation]:
-        if self._state.server is not None:
-            yield Observation(self._state.server.memory)
+        for server in self._servers():
+            yield Observation(server.memory)
 
     def _usage_keys(self) -> Iterable[Observation]:
-        if self._state.server is not None:
-            yield Observation(self._state.server.usage_keys)
+        for server in self._servers():
+            yield Observation(server.usage_keys)
 
     def _connections(self) -> Iterable[Observation]:
-        if self._state.server is not None:
-            yield Observation(self._state.server.connections)
+        for server in self._servers():
+            yield Observation(server.connections)
+
+    def _servers(self) -> tuple[Server, ...]:
+        return () if self._state.server is None or not self._state.is_held() else (self._state.server,)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What goes on for limits beside the calls: gauges, the sweep, and who does it."""
 
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
@@ -93,6 +94,23 @@ def test_customers_without_a_plan_come_first_where_not_all_have_a_gauge(
     # Of four customers the second and the fourth have no plan; three have a gauge.
     assert len(state.without_plan) == 3
     assert [name for name, is_without in state.without_plan if is_without] == sorted([customers[1], customers[3]])
+
+
+def test_what_was_read_is_shown_while_the_lease_is_held(
+    keeper: Keeper, state: LimitState, sql: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=keeper.run, args=(stop,))
+    assert not state.is_held()
+    thread.start()
+    eventually(state.is_held)
+    eventually(lambda: state.server)
+    # Taken over by another process: the next renewal, some seconds later, finds that out.
+    sql.execute("UPDATE leases SET holder = 'another', expires_at = now() + interval '1 hour' WHERE name = 'limits'")
+    eventually(lambda: not state.is_held() and state.server is None)
+    stop.set()
+    thread.join()
+    sql.execute("DELETE FROM leases WHERE name = 'limits'")
 
 
 def test_redis_is_looked_at_and_nothing_is_reported_when_it_is_away(

@@ -145,3 +145,7 @@ def test_gauges_of_limits_are_reported_by_the_process_that_reads_them_alone(
     assert values(found["billing.redis.connections_active"]) == {(): 7}
     # Prometheus makes billing_redis_memory_bytes of it, and appends nothing to the others.
     assert {name: found[name].unit for name in names} == dict.fromkeys(names, "") | {"billing.redis.memory": "By"}
+
+    # Whoever lost the lease since it read shows none of it any more.
+    state.is_held = lambda: False
+    assert not names & set(read(reader))

@@ -60,6 +60,7 @@ class Keeper:
         self._most_customers = most_customers
         self._kept = kept
         self._lease = Lease(database, "limits", _LEASE)
+        state.is_held = lambda: self._lease.held
         self._renewed = self._measured = self._purged = float("-inf")
         self._is_new = True
 
