@@ -105,8 +105,13 @@ class Backends:
                 lambda fetched: stub.future(fetched, timeout=self._stream_deadline, metadata=metadata)
             )
 
-    async def read(self, method: Method, request: Message) -> list[Any]:
+    async def read(self, method: Method, request: Message, *, seconds: float) -> list[Any]:
         """Call a method that answers a stream, and return its answers when all are there.
+
+        Args:
+            method: what to call.
+            request: a message of its request type.
+            seconds: the deadline, of the whole stream.
 
         Raises:
             grpc.aio.AioRpcError: the call failed.
@@ -117,7 +122,7 @@ class Backends:
             response_deserializer=method.response.FromString,
         )
         with self._observed(method):
-            return [answer async for answer in stub(request, timeout=self._deadline, metadata=self._metadata(_REST))]
+            return [answer async for answer in stub(request, timeout=seconds, metadata=self._metadata(_REST))]
 
     def _threaded(self, service: str) -> grpc.Channel:
         """Return grpcio's threaded channel to a service, opened when it is first needed."""

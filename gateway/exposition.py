@@ -30,6 +30,8 @@ _METHOD: Final = "meterscope.alerts.v1.MetricsService.ReadMetrics"
 _AWAY: Final = (
     "the alerts service, which keeps the metrics, does not answer; see /health, and ask again in some seconds"
 )
+# Scrapers give up after ten.
+_READ_SECONDS: Final = 5.0
 _GZIP_LEVEL: Final = 3
 _KINDS: Final = {
     metrics_pb.METRIC_KIND_COUNTER: "counter",
@@ -45,7 +47,7 @@ Render = Callable[[Families], bytes]
 
 
 class Exposition:
-    """The pages. One is made at a time, outside the event loop: callers cannot make them a burden."""
+    """The pages. They are written one at a time, outside the event loop: callers cannot make them a burden."""
 
     def __init__(self, served: Contract) -> None:
         self._method = served.methods[_METHOD]
@@ -74,12 +76,12 @@ class Exposition:
         zips = takes_gzip(request.headers.get("accept-encoding", ""))
         if zips:
             headers["content-encoding"] = "gzip"
+        try:
+            messages = await request.state.backends.read(self._method, asked, seconds=_READ_SECONDS)
+        except grpc.RpcError as error:
+            return _problem(error).response(request.url.path)
+        families = [family for message in messages for family in message.families]
         async with self._making:
-            try:
-                messages = await request.state.backends.read(self._method, asked)
-            except grpc.RpcError as error:
-                return _problem(error).response(request.url.path)
-            families = [family for message in messages for family in message.families]
             body = await asyncio.to_thread(_made, render, families, zips=zips)
         return Response(body, headers=headers)
 

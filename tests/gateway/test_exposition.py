@@ -1,8 +1,10 @@
 """`/metrics` and its sisters over the real sink: what was exported is read back with Prometheus' own parsers."""
 
 import gzip
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -243,6 +245,37 @@ def test_without_alerts_the_answer_says_what_to_do(away: str, path: str) -> None
         "the alerts service, which keeps the metrics, does not answer; see /health, and ask again in some seconds"
     )
     assert int(answer.headers["retry-after"]) >= 1
+
+
+class Hanging(metrics_grpc.MetricsServiceServicer):
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    def ReadMetrics(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        self.released.wait(60)
+        yield from ()
+
+
+def test_alerts_that_hang_are_given_up_before_a_scraper_gives_up(settings: Settings) -> None:
+    hanging = Hanging()
+    server = Server(
+        "127.0.0.1:0",
+        lambda grpc_server: metrics_grpc.add_MetricsServiceServicer_to_server(hanging, grpc_server),
+        service_names=(),
+        settings=read(KitSettings, {"METERSCOPE_GRACE_SECONDS": "2"}),
+    )
+    server.start()
+    try:
+        patient = replace(settings, alerts_address=server.address, deadline=timedelta(hours=1))
+        with running(patient) as url:
+            answer = httpx.get(f"{url}/metrics", timeout=30)
+    finally:
+        hanging.released.set()
+        server.stop()
+    assert (answer.status_code, answer.json()["reason"]) == (504, "DEADLINE_EXCEEDED")
+    assert answer.json()["detail"].startswith("the alerts service, which keeps the metrics, does not answer")
 
 
 def test_a_sink_that_has_nothing_yet_is_no_error(client: httpx.Client) -> None:
