@@ -1,15 +1,19 @@
 """Calls and files of them for tests, and what the service answers."""
 
 from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
 
 import grpc
 import pytest
 from google.type import decimal_pb2
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from usage_harness import timestamp, utc
+from usage_harness import Client, timestamp, utc
 
 from meterscope.usage.v1 import call_record_service_pb2 as pb
 from meterscope.usage.v1 import call_record_service_pb2_grpc
+from meterscope.usage.v1 import meter_service_pb2 as meters_pb
+from meterscope.usage.v1 import usage_service_pb2 as usage_pb
 
 START = utc(2026, 10, 1)
 END = utc(2026, 11, 1)
@@ -27,6 +31,19 @@ ROWS = (
     f"k5,,{LONDON},{MUMBAI_MOBILE},2026-10-05 10:03:00,20,0,NO ANSWER\n"
     f"k6,,{LONDON},{MUMBAI_MOBILE},2026-10-05 10:04:00,-5,,ANSWERED\n"
     f"k7,,,1001,2026-10-05 10:05:00,12.5,10.25,ANSWERED\n"
+)
+
+
+ANSWERED_OUTBOUND = meters_pb.Meter(
+    id="answered_outbound",
+    event_type="call.record",
+    aggregation=meters_pb.AGGREGATION_COUNT,
+    filters=[
+        meters_pb.MeterFilter(
+            attribute="call_type", operator=meters_pb.FILTER_OPERATOR_IN, values=["outbound", "toll_free"]
+        ),
+        meters_pb.MeterFilter(attribute="disposition", operator=meters_pb.FILTER_OPERATOR_EQUALS, values=["answered"]),
+    ],
 )
 
 
@@ -101,3 +118,16 @@ def refused(call: object, *arguments: object, **named: object) -> grpc.RpcError:
     with pytest.raises(grpc.RpcError) as caught:
         call(*arguments, **named)  # type: ignore[operator]
     return caught.value
+
+
+def by_country(client: Client, customer: str, meter: str, start: datetime, end: datetime) -> dict[str, int]:
+    """What QueryUsage says of a meter, by the country called."""
+    request = usage_pb.QueryUsageRequest(
+        customer_id=customer,
+        meter=meter,
+        start_time=timestamp(start),
+        end_time=timestamp(end),
+        group_by=["country"],
+    )
+    answer = client.usage.QueryUsage(request)
+    return {each.group.get("country", ""): int(Decimal(each.value.value)) for each in answer.windows}

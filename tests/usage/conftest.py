@@ -13,6 +13,7 @@ from usage_harness import Alerts, Client
 
 from meterscope.alerts.v1 import alert_service_pb2_grpc
 from services.kit.channel import open_channel
+from services.kit.db import Database
 from services.kit.migrate import migrate
 from services.kit.settings import read
 from services.kit.worker import Worker
@@ -96,6 +97,14 @@ def meters(client: Client) -> None:
     """`requests` counts, `bytes` adds up."""
     client.create_meter("requests", unit="requests")
     client.create_meter("bytes", quantity="bytes", unit="By")
+
+
+@pytest.fixture
+def database(migrated: Settings) -> Iterator[Database]:
+    """The worker's way to the database."""
+    database = Database(migrated.database_url, schema=migrated.database_schema, service="usage", role="worker")
+    yield database
+    database.dispose()
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import grpc
-from calling import Caller, counts
+from calling import ANSWERED_OUTBOUND, Caller, by_country, counts
 from real_data import totals, windows
-from usage_harness import Client, timestamp, utc
+from usage_harness import Client, utc
 
 from examples.calls.made_up_calls import HEADER, calls, write
 from meterscope.callimport import create_meters
@@ -44,19 +44,7 @@ METERS = (
     meters_pb.Meter(
         id="called", event_type="call.record", aggregation=meters_pb.AGGREGATION_UNIQUE, attribute="callee"
     ),
-    meters_pb.Meter(
-        id="answered_outbound",
-        event_type="call.record",
-        aggregation=meters_pb.AGGREGATION_COUNT,
-        filters=[
-            meters_pb.MeterFilter(
-                attribute="call_type", operator=meters_pb.FILTER_OPERATOR_IN, values=["outbound", "toll_free"]
-            ),
-            meters_pb.MeterFilter(
-                attribute="disposition", operator=meters_pb.FILTER_OPERATOR_EQUALS, values=["answered"]
-            ),
-        ],
-    ),
+    ANSWERED_OUTBOUND,
 )
 
 
@@ -101,12 +89,12 @@ class CallMonth:
         # A number that two customers called is one number of the file, and one of each customer's.
         assert len({row["callee"] for row in rows}) == CALLED
 
-        by_country: Counter[str] = Counter()
+        called: Counter[str] = Counter()
         for key, customer in self._customers.items():
-            found = self._by_country(customer)
+            found = by_country(self._client, customer, "calls", *MONTH)
             assert found == Counter(map(_country, mine[key]))
-            by_country.update(found)
-        assert by_country == BY_COUNTRY
+            called.update(found)
+        assert called == BY_COUNTRY
         key, customer = next(iter(self._customers.items()))
         # A call belongs to the day on which it began, whose midnight is 18:30 UTC in India.
         days: Counter[datetime] = Counter()
@@ -115,17 +103,6 @@ class CallMonth:
             days[max(local.astimezone(UTC), MONTH[0])] += int(row["billsec"])
         daily = windows(self._client, customer, "call_seconds", MONTH, usage_pb.WINDOW_DAY, time_zone=_ZONE)
         assert daily == days
-
-    def _by_country(self, customer: str) -> dict[str, int]:
-        request = usage_pb.QueryUsageRequest(
-            customer_id=customer,
-            meter="calls",
-            start_time=timestamp(MONTH[0]),
-            end_time=timestamp(MONTH[1]),
-            group_by=["country"],
-        )
-        answer = self._client.usage.QueryUsage(request)
-        return {each.group.get("country", ""): int(each.value.value) for each in answer.windows}
 
 
 def _keys() -> Iterator[str]:

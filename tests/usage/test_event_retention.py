@@ -1,7 +1,7 @@
 """Raw events and identities go when nothing needs them any more, and what they added up to stays."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,13 +31,6 @@ def month(back: int, *, day: int = 1) -> datetime:
     """A day of the month so many months ago. Month partitions begin three months ago."""
     months = NOW.year * 12 + NOW.month - 1 - back
     return datetime(months // 12, months % 12 + 1, day, tzinfo=UTC)
-
-
-@pytest.fixture
-def database(migrated: Settings) -> Iterator[Database]:
-    database = Database(migrated.database_url, schema=migrated.database_schema, service="usage", role="worker")
-    yield database
-    database.dispose()
 
 
 @pytest.fixture

@@ -30,13 +30,6 @@ def environment(environment: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture
-def database(migrated: Settings) -> Iterator[Database]:
-    database = Database(migrated.database_url, schema=migrated.database_schema, service="usage", role="worker")
-    yield database
-    database.dispose()
-
-
-@pytest.fixture
 def state() -> LimitState:
     return LimitState()
 

@@ -6,13 +6,12 @@ from decimal import Decimal
 
 import grpc
 import pytest
-from calling import Caller, counts
-from usage_harness import Client, timestamp, utc
+from calling import ANSWERED_OUTBOUND, Caller, by_country, counts
+from usage_harness import Client, utc
 
 from examples.calls.made_up_calls import HEADER, SPOILT, MadeUpCall, calls, write
 from meterscope.callimport import create_meters
 from meterscope.usage.v1 import meter_service_pb2 as meters_pb
-from meterscope.usage.v1 import usage_service_pb2 as usage_pb
 from services.kit.worker import Worker
 
 SEED, COUNT, MALFORMED, CUSTOMERS = 11, 3_000, 0.03, 5
@@ -37,20 +36,7 @@ def client(channel: grpc.Channel) -> Client:
     """With the meters that the command makes, and one that counts a part."""
     create_meters(channel)
     client = Client.on(channel)
-    answered_outbound = meters_pb.Meter(
-        id="answered_outbound",
-        event_type="call.record",
-        aggregation=meters_pb.AGGREGATION_COUNT,
-        filters=[
-            meters_pb.MeterFilter(
-                attribute="call_type", operator=meters_pb.FILTER_OPERATOR_IN, values=["outbound", "toll_free"]
-            ),
-            meters_pb.MeterFilter(
-                attribute="disposition", operator=meters_pb.FILTER_OPERATOR_EQUALS, values=["answered"]
-            ),
-        ],
-    )
-    client.meters.CreateMeter(meters_pb.CreateMeterRequest(meter=answered_outbound))
+    client.meters.CreateMeter(meters_pb.CreateMeterRequest(meter=ANSWERED_OUTBOUND))
     return client
 
 
@@ -71,21 +57,6 @@ def test_the_generator_makes_the_same_calls_again_and_spoils_the_stated_share(ma
     assert all(call.row[HEADER.index("call_type")] == call.call_type for call in made if call.spoilt != "columns")
 
 
-def by_country_of(client: Client, customer: str, meter: str) -> dict[str, int]:
-    """What QueryUsage says of a month, by the country called."""
-    request = usage_pb.QueryUsageRequest(
-        customer_id=customer,
-        meter=meter,
-        start_time=timestamp(MONTH[0]),
-        end_time=timestamp(MONTH[1]),
-        group_by=["country"],
-    )
-    return {
-        window.group.get("country", ""): int(Decimal(window.value.value))
-        for window in client.usage.QueryUsage(request).windows
-    }
-
-
 def test_a_month_is_counted_by_customer_and_destination(
     made: list[MadeUpCall],
     text: str,
@@ -104,12 +75,12 @@ def test_a_month_is_counted_by_customer_and_destination(
     assert [(problem.line, problem.column) for problem in answer.problems] == [
         (call.number + 2, COLUMNS.get(call.spoilt, "")) for call in bad
     ]
-    by_country = Counter(call.country for call in good)
+    to = Counter(call.country for call in good)
     seconds: Counter[str] = Counter()
     for call in good:
         seconds[call.country] += call.billable
     assert {each.country: (each.calls, int(each.billable_seconds.value)) for each in answer.destinations} == {
-        country: (count, seconds[country]) for country, count in by_country.items()
+        country: (count, seconds[country]) for country, count in to.items()
     }
     per_customer: dict[str, list[MadeUpCall]] = defaultdict(list)
     for call in good:
@@ -121,11 +92,11 @@ def test_a_month_is_counted_by_customer_and_destination(
         outward = [call for call in mine if call.call_type in {"outbound", "toll_free"}]
         assert client.total(customer, "answered_outbound", *MONTH) == sum(call.billable > 0 for call in outward)
         # The breakdown by destination: calls and seconds to each country, those of extensions without one.
-        assert by_country_of(client, customer, "calls") == Counter(call.country for call in mine)
+        assert by_country(client, customer, "calls", *MONTH) == Counter(call.country for call in mine)
         to_country: Counter[str] = Counter()
         for call in mine:
             to_country[call.country] += call.billable
-        assert by_country_of(client, customer, "call_seconds") == to_country
+        assert by_country(client, customer, "call_seconds", *MONTH) == to_country
     key, customer = next(iter(customers.items()))
     listed = caller.calls(customer, country="GB")
     assert sorted(call.id for call in listed) == sorted(

@@ -36,13 +36,6 @@ class Tearing(RollupMetrics):
 
 
 @pytest.fixture
-def database(migrated: Settings) -> Iterator[Database]:
-    database = Database(migrated.database_url, schema=migrated.database_schema, service="usage", role="worker")
-    yield database
-    database.dispose()
-
-
-@pytest.fixture
 def counters(migrated: Settings) -> Iterator[Counters]:
     counters = Counters(migrated.redis_url, RedisMetrics(get_meter("tests")), timeout=timedelta(seconds=2))
     yield counters

@@ -1,25 +1,11 @@
-"""Sealing: every event is billed exactly once, whatever comes when, and no sealed total ever changes."""
+"""Sealing, step by step; beside writers at random: test_seal_race.py."""
 
-import random
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from uuid import uuid4
 
 import grpc
 import pytest
-from slow_link import SlowLink
 from usage_harness import Client, event, totals, utc
-
-from meterscope.usage.v1 import event_service_pb2 as events_pb
-from services.kit.channel import open_channel
-from services.kit.ids import new_id
-from services.usage.__main__ import build_server
-from services.usage.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("meters", "worker")
 
@@ -145,75 +131,3 @@ def test_a_seal_of_nothing(
     with pytest.raises(grpc.RpcError) as caught:
         client.seal(customer, start, end)
     assert caught.value.code() is code
-
-
-@pytest.fixture
-def slow_client(migrated: Settings) -> Iterator[Client]:
-    """A client of a server whose transactions pause between their steps."""
-    link = SlowLink(migrated.database_url, longest_pause=0.04)
-    server = build_server(replace(migrated, database_url=link.url))
-    port = server.start()
-    with open_channel(f"127.0.0.1:{port}", migrated.kit) as channel:
-        yield Client.on(channel)
-    server.stop()
-    link.close()
-
-
-class Producer(threading.Thread):
-    """Sends a customer's events of random times, some of them twice, until it is told to stop."""
-
-    def __init__(self, client: Client, customers: list[str], seed: int) -> None:
-        super().__init__()
-        self.accepted: Counter[str] = Counter()
-        self.stopping = threading.Event()
-        self._client = client
-        self._customers = customers
-        self._random = random.Random(seed)
-        self._sent: list[events_pb.Event] = []
-
-    def run(self) -> None:
-        while not self.stopping.is_set():
-            batch = [self._event() for _ in range(self._random.randint(5, 30))]
-            for sent, result in zip(batch, self._client.ingest(*batch).results, strict=True):
-                if result.outcome == events_pb.OUTCOME_ACCEPTED:
-                    self.accepted[sent.customer_id] += int(sent.quantities["bytes"].value)
-            self._sent += batch
-
-    def _event(self) -> events_pb.Event:
-        if self._sent and self._random.random() < 0.2:
-            return self._random.choice(self._sent)
-        time = JULY + timedelta(seconds=self._random.randrange(10 * 86_400))
-        number = str(self._random.randrange(1, 1_000))
-        return event(self._random.choice(self._customers), id=new_id("e"), time=time, quantities={"bytes": number})
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_every_event_is_billed_exactly_once(client: Client, slow_client: Client, seed: int) -> None:
-    """Six producers send, with pauses between the steps of their transactions, while periods are sealed at random."""
-    customers = [client.put_customer() for _ in range(2)]
-    choose = random.Random(seed)
-    # In order, as bill runs do it, but for one end that is sealed behind the later ones.
-    days = [*(day for day in range(1, 10) if day != (skipped := choose.randrange(2, 9))), skipped]
-    ends = [(customer, JULY + timedelta(days=day)) for day in days for customer in customers]
-    producers = [Producer(slow_client, customers, seed * 10 + n) for n in range(6)]
-    for producer in producers:
-        producer.start()
-    try:
-        with ThreadPoolExecutor(2) as pool:
-            seals = dict(zip(ends, pool.map(lambda end: client.seal(end[0], JULY, end[1]), ends), strict=True))
-    finally:
-        for producer in producers:
-            producer.stopping.set()
-        for producer in producers:
-            producer.join()
-
-    for customer in customers:
-        last = client.seal(customer, JULY, AUGUST)
-        late = {each.period_end_time.ToDatetime(): totals(each)["bytes"] for each in last.late_usage}
-        billed = totals(last).get("bytes", Decimal(0))
-        for (owner, end), seal in seals.items():
-            if owner == customer:
-                # No sealed total has changed since, and late usage includes it.
-                assert totals(client.seal(customer, JULY, end)) == totals(seal)
-                billed += late.get(end.replace(tzinfo=None), totals(seal).get("bytes", Decimal(0)))
-        assert billed == sum(producer.accepted[customer] for producer in producers)
