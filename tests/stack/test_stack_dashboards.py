@@ -19,10 +19,10 @@ from google.type import decimal_pb2
 
 from meterscope.billing.v1 import catalog_service_pb2 as catalog_pb
 from meterscope.usage.v1 import call_record_service_pb2 as calls_pb
+from meterscope.usage.v1 import call_record_service_pb2_grpc as calls_grpc
 from tests.billing.billing_harness import Client as Billing
 from tests.e2e.running import Running
 from tests.stack.conftest import RealStack
-from tests.usage.calling import Caller
 from tests.usage.usage_harness import Client, event, timestamp
 
 pytestmark = pytest.mark.stack
@@ -148,7 +148,7 @@ def scenario(up: Running) -> Scenario:
         # 6 of 10 are used: 5 more are too many.
         eventually(lambda: usage.check(customer, "pages").used.value == "6")
         assert not usage.check(customer, "pages", "5").allowed
-        called(Caller(to_usage), customer)
+        called(calls_grpc.CallRecordServiceStub(to_usage), customer)
     with httpx.Client(base_url=f"http://{up.run['gateway']}", timeout=30) as rest:
         for _ in range(3):
             assert rest.get("/v1/meters").status_code == httpx.codes.OK
@@ -189,7 +189,7 @@ def first_of_month(ago: int) -> str:
     return datetime(months // 12, months % 12 + 1, 1).isoformat()  # noqa: DTZ001 - the harness adds UTC
 
 
-def called(caller: Caller, customer: str) -> None:
+def called(calls: calls_grpc.CallRecordServiceStub, customer: str) -> None:
     """One call that counts and one that cannot be."""
     start = datetime.now(UTC) - timedelta(minutes=5)
     good = calls_pb.CallRecord(
@@ -201,7 +201,7 @@ def called(caller: Caller, customer: str) -> None:
         duration_seconds=decimal_pb2.Decimal(value="60"),
     )
     bad = calls_pb.CallRecord(id="2", customer_id=customer, caller="", callee="+919876543210")
-    answer = caller.stub.IngestCallRecords(calls_pb.IngestCallRecordsRequest(call_records=[good, bad]), timeout=30)
+    answer = calls.IngestCallRecords(calls_pb.IngestCallRecordsRequest(call_records=[good, bad]), timeout=30)
     assert (answer.accepted, answer.rejected) == (1, 1)
 
 
