@@ -74,7 +74,8 @@ def test_a_fenced_lease_does_not_change_hands_before_the_transaction_ends(store:
             free = sa.select(leases.c.name).with_for_update(skip_locked=True)
             assert asking.execute(free).all() == []
         store.effect(conn, "fenced")
-    assert second.acquire()
+    # By our clock it ends a little earlier than by the database's: the time is counted from before the question.
+    eventually(second.acquire)
     assert store.effects() == ["fenced"]
 
 
