@@ -27,6 +27,8 @@ from services.kit.telemetry import KEEP
 _EACH_SECOND = 100
 _EVERY_SECONDS = 0.5
 _TIMEOUT = 5
+# The collector's wait for a decision, and what comes behind it.
+_DECIDED_SECONDS = 60
 
 
 class Sender:
@@ -85,14 +87,15 @@ class Sender:
     def counted(self, ports: Any, seconds: float) -> dict[str, int]:
         """Return what the backends have of it, as soon as that is all or after so many seconds."""
         found: dict[str, int] = {}
-        deadline = time.monotonic() + seconds
+        started = time.monotonic()
+        deadline = started + seconds
         while time.monotonic() < deadline:
             for kind, number in self._taken.items():
                 if found.get(kind, -1) < number:
                     found[kind] = self._count(kind, ports)
             missing = {kind for kind, number in self._taken.items() if found[kind] < number}
-            # What waited for a decision is gone; its part that arrives has arrived long before the rest.
-            if missing <= {"spans undecided"}:
+            # Of what waited for a decision a part is gone; the rest is here when the last decision is made.
+            if missing <= {"spans undecided"} and (not missing or time.monotonic() > started + _DECIDED_SECONDS):
                 break
             time.sleep(2)
         return found

@@ -40,11 +40,14 @@ class ReportServiceStub:
     A range of at most 92 days is answered at once (after at most 2 s of waiting for what was acknowledged before the
     call). A longer one is made by a job: the answer then has state RUNNING, its progress and an `id`; the same request
     again, or one with that id as `report_id`, returns how far the job came, and at the end the report. It is kept for
-    seven days; the same range is reported on anew when the last report is more than an hour old.
+    METERSCOPE_USAGE_REPORT_DAYS (7); the same range is reported on anew when the last report is more than an hour old.
 
-    Over REST, `format=csv` answers a finished report as text/csv, one row a day, meter and group.
+    Over REST, `format=csv` answers a finished report as text/csv, one row a day, meter and group; over gRPC it is in
+    `document`, and `meters` is empty then.
     NOT_FOUND if the customer is unknown, or the report not there any more; INVALID_ARGUMENT names the field if the
-    range is none, not in whole quarters of an hour (UTC) or above 3,660 days, or the format unknown.
+    range is none, not in whole quarters of an hour (UTC) or above 3,660 days, the format unknown, or the report more than
+    32 MiB (reason REPORT_TOO_LARGE: ask for less at a time); RESOURCE_EXHAUSTED with reason TOO_MANY_REPORTS if ten of
+    the customer are being made.
     """
     ListDailyCosts: _grpc.UnaryUnaryMultiCallable[_report_service_pb2.ListDailyCostsRequest, _report_service_pb2.ListDailyCostsResponse]
     """Lists what customers' days cost, by customer and day: as it was last priced, without asking anybody.
@@ -60,7 +63,8 @@ class ReportServiceStub:
     direction are one anomaly, and raise one signal. There is none of a meter that a customer uses for less than two
     weeks before the window, for nothing can be expected of it.
 
-    With `window_hours`, `factor` or `end_time` the customer is judged by these now, and nothing is stored.
+    With `window_hours`, `factor` or `end_time` the customer is judged by these now, and nothing is stored; the pages that
+    follow are judged by the instant of the first, meter by meter.
     INVALID_ARGUMENT names the field that is wrong; NOT_FOUND if that customer is unknown.
     """
 
@@ -76,11 +80,14 @@ class ReportServiceAsyncStub(ReportServiceStub):
     A range of at most 92 days is answered at once (after at most 2 s of waiting for what was acknowledged before the
     call). A longer one is made by a job: the answer then has state RUNNING, its progress and an `id`; the same request
     again, or one with that id as `report_id`, returns how far the job came, and at the end the report. It is kept for
-    seven days; the same range is reported on anew when the last report is more than an hour old.
+    METERSCOPE_USAGE_REPORT_DAYS (7); the same range is reported on anew when the last report is more than an hour old.
 
-    Over REST, `format=csv` answers a finished report as text/csv, one row a day, meter and group.
+    Over REST, `format=csv` answers a finished report as text/csv, one row a day, meter and group; over gRPC it is in
+    `document`, and `meters` is empty then.
     NOT_FOUND if the customer is unknown, or the report not there any more; INVALID_ARGUMENT names the field if the
-    range is none, not in whole quarters of an hour (UTC) or above 3,660 days, or the format unknown.
+    range is none, not in whole quarters of an hour (UTC) or above 3,660 days, the format unknown, or the report more than
+    32 MiB (reason REPORT_TOO_LARGE: ask for less at a time); RESOURCE_EXHAUSTED with reason TOO_MANY_REPORTS if ten of
+    the customer are being made.
     """
     ListDailyCosts: _aio.UnaryUnaryMultiCallable[_report_service_pb2.ListDailyCostsRequest, _report_service_pb2.ListDailyCostsResponse]  # type: ignore[assignment]
     """Lists what customers' days cost, by customer and day: as it was last priced, without asking anybody.
@@ -96,7 +103,8 @@ class ReportServiceAsyncStub(ReportServiceStub):
     direction are one anomaly, and raise one signal. There is none of a meter that a customer uses for less than two
     weeks before the window, for nothing can be expected of it.
 
-    With `window_hours`, `factor` or `end_time` the customer is judged by these now, and nothing is stored.
+    With `window_hours`, `factor` or `end_time` the customer is judged by these now, and nothing is stored; the pages that
+    follow are judged by the instant of the first, meter by meter.
     INVALID_ARGUMENT names the field that is wrong; NOT_FOUND if that customer is unknown.
     """
 
@@ -115,11 +123,14 @@ class ReportServiceServicer(metaclass=_abc_1.ABCMeta):
         A range of at most 92 days is answered at once (after at most 2 s of waiting for what was acknowledged before the
         call). A longer one is made by a job: the answer then has state RUNNING, its progress and an `id`; the same request
         again, or one with that id as `report_id`, returns how far the job came, and at the end the report. It is kept for
-        seven days; the same range is reported on anew when the last report is more than an hour old.
+        METERSCOPE_USAGE_REPORT_DAYS (7); the same range is reported on anew when the last report is more than an hour old.
 
-        Over REST, `format=csv` answers a finished report as text/csv, one row a day, meter and group.
+        Over REST, `format=csv` answers a finished report as text/csv, one row a day, meter and group; over gRPC it is in
+        `document`, and `meters` is empty then.
         NOT_FOUND if the customer is unknown, or the report not there any more; INVALID_ARGUMENT names the field if the
-        range is none, not in whole quarters of an hour (UTC) or above 3,660 days, or the format unknown.
+        range is none, not in whole quarters of an hour (UTC) or above 3,660 days, the format unknown, or the report more than
+        32 MiB (reason REPORT_TOO_LARGE: ask for less at a time); RESOURCE_EXHAUSTED with reason TOO_MANY_REPORTS if ten of
+        the customer are being made.
         """
 
     @_abc_1.abstractmethod
@@ -147,7 +158,8 @@ class ReportServiceServicer(metaclass=_abc_1.ABCMeta):
         direction are one anomaly, and raise one signal. There is none of a meter that a customer uses for less than two
         weeks before the window, for nothing can be expected of it.
 
-        With `window_hours`, `factor` or `end_time` the customer is judged by these now, and nothing is stored.
+        With `window_hours`, `factor` or `end_time` the customer is judged by these now, and nothing is stored; the pages that
+        follow are judged by the instant of the first, meter by meter.
         INVALID_ARGUMENT names the field that is wrong; NOT_FOUND if that customer is unknown.
         """
 

@@ -71,7 +71,8 @@ class UsageServiceServicer:
         """Closes a customer's period for billing and returns its totals. Internal: called by billing.
 
         Idempotent by (customer, end): the sealed totals never change afterwards. An event with `time < end_time` that is
-        accepted later is late usage: it belongs to this seal and is returned as an adjustment by later calls.
+        accepted later is late usage: it belongs to this seal and is returned as an adjustment by later calls, as is what a
+        recount counted that was under way while this seal was frozen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,8 @@ class UsageServiceStub:
     """Closes a customer's period for billing and returns its totals. Internal: called by billing.
 
     Idempotent by (customer, end): the sealed totals never change afterwards. An event with `time < end_time` that is
-    accepted later is late usage: it belongs to this seal and is returned as an adjustment by later calls.
+    accepted later is late usage: it belongs to this seal and is returned as an adjustment by later calls, as is what a
+    recount counted that was under way while this seal was frozen.
     """
     ListLateUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ListLateUsageRequest, _usage_service_pb2.ListLateUsageResponse]
     """Lists what came late for a customer's closed periods, or was corrected in them. Internal: called by billing.
@@ -67,7 +68,8 @@ class UsageServiceAsyncStub(UsageServiceStub):
     """Closes a customer's period for billing and returns its totals. Internal: called by billing.
 
     Idempotent by (customer, end): the sealed totals never change afterwards. An event with `time < end_time` that is
-    accepted later is late usage: it belongs to this seal and is returned as an adjustment by later calls.
+    accepted later is late usage: it belongs to this seal and is returned as an adjustment by later calls, as is what a
+    recount counted that was under way while this seal was frozen.
     """
     ListLateUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListLateUsageRequest, _usage_service_pb2.ListLateUsageResponse]  # type: ignore[assignment]
     """Lists what came late for a customer's closed periods, or was corrected in them. Internal: called by billing.
@@ -99,7 +101,8 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         """Closes a customer's period for billing and returns its totals. Internal: called by billing.
 
         Idempotent by (customer, end): the sealed totals never change afterwards. An event with `time < end_time` that is
-        accepted later is late usage: it belongs to this seal and is returned as an adjustment by later calls.
+        accepted later is late usage: it belongs to this seal and is returned as an adjustment by later calls, as is what a
+        recount counted that was under way while this seal was frozen.
         """
 
     @_abc_1.abstractmethod
