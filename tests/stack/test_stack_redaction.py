@@ -111,8 +111,36 @@ def ways(service: str) -> list[tuple[str, str, object]]:
 
 
 @pytest.fixture(scope="module")
-def sent(up: Running) -> None:
+def started_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("unstartable")
+
+
+@pytest.fixture(scope="module")
+def unstartable(stack: RealStack, started_in: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A process that tries for half a minute to reach its database, meanwhile the others are sent secrets."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "services.usage", "serve", "--migrate"],
+        env={
+            **os.environ,
+            "DATABASE_URL": f"postgresql://usage:{WORDS['password']}@127.0.0.1:1/usage",
+            "REDIS_URL": f"redis://:{WORDS['password']}@127.0.0.1:1/0",
+            "METERSCOPE_USAGE_ADDRESS": f"127.0.0.1:{free_ports()}",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": stack.endpoint,
+            "LOG_DIR": str(started_in),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def sent(up: Running, unstartable: "subprocess.Popen[str]") -> None:
     """Everything was sent: with all tables in place, and once more with one missing."""
+    assert unstartable.poll() is None
     port = up.port + OFFSETS["postgres"]
     with httpx.Client(base_url=f"http://{up.run['gateway']}", timeout=30) as rest:
         for service, table in TABLES.items():
@@ -204,23 +232,11 @@ def test_no_secret_is_in_any_file(up: Running) -> None:
     assert {name: found for name, text in written.items() if (found := leaks(text))} == {}
 
 
-def test_a_process_that_cannot_start_does_not_show_its_passwords(stack: RealStack, tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "services.usage", "serve", "--migrate"],
-        env={
-            **os.environ,
-            "DATABASE_URL": f"postgresql://usage:{WORDS['password']}@127.0.0.1:1/usage",
-            "REDIS_URL": f"redis://:{WORDS['password']}@127.0.0.1:1/0",
-            "METERSCOPE_USAGE_ADDRESS": f"127.0.0.1:{free_ports()}",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": stack.endpoint,
-            "LOG_DIR": str(tmp_path),
-        },
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert ended.returncode == 1
-    assert "the database does not answer" in ended.stderr
-    texts = [ended.stdout, ended.stderr, *(path.read_text() for path in tmp_path.glob("*.log"))]
+def test_a_process_that_cannot_start_does_not_show_its_passwords(
+    unstartable: "subprocess.Popen[str]", started_in: Path
+) -> None:
+    stdout, stderr = unstartable.communicate(timeout=100)
+    assert unstartable.returncode == 1
+    assert "the database does not answer" in stderr
+    texts = [stdout, stderr, *(path.read_text() for path in started_in.glob("*.log"))]
     assert not [text for text in texts if leaks(text)]
