@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,10 @@ import httpx
 import pytest
 import yaml
 from eventually import eventually
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult
+from opentelemetry.sdk.resources import Resource
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.e2e.running import Running, start, stop
@@ -104,12 +109,14 @@ class World:
     """Two of Meterscope, with and without a collector, and two of Prometheus.
 
     Attributes:
+        endpoint: the collector's.
         collected: sends to a collector, which sends to `behind` and to the sink.
         alone: has no collector.
         behind: gets everything by OTLP.
         scraping: scrapes both gateways, as scrape-gateway.yml says.
     """
 
+    endpoint: str
     collected: Running
     alone: Running
     behind: Prometheus
@@ -149,7 +156,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         )
         for each in (collected, alone):
             use(each)
-        yield World(collected, alone, Prometheus(f"127.0.0.1:{ports.prometheus}"), Prometheus(f"127.0.0.1:{scraper}"))
+        yield World(
+            endpoint, collected, alone, Prometheus(f"127.0.0.1:{ports.prometheus}"), Prometheus(f"127.0.0.1:{scraper}")
+        )
 
 
 def scrape_config(folder: Path, gateways: list[int]) -> Path:
@@ -235,3 +244,26 @@ def test_openmetrics_of_all_processes_can_be_parsed_strictly(world: World) -> No
     )
     families = list(text_string_to_metric_families(answer.text))  # type: ignore[no-untyped-call]
     assert len(families) > 20
+
+
+def test_a_sink_that_hangs_fails_no_export_and_is_told_by_the_collector(world: World) -> None:
+    lost = 'otelcol_exporter_send_failed_metric_points_total{exporter="otlp_grpc/sink"}'
+    assert world.behind.value(lost) in {None, "0"}
+    alerts = world.collected.run["pids"]["alerts"]
+    exporter = OTLPMetricExporter(endpoint=world.endpoint, insecure=True)
+    reader = InMemoryMetricReader()
+    meter = MeterProvider([reader], Resource({"service.name": "sender"}), shutdown_on_exit=False).get_meter("tests")
+    counter = meter.create_counter("sent")
+    os.kill(alerts, signal.SIGSTOP)
+    try:
+        for _ in range(50):
+            counter.add(1)
+            data = reader.get_metrics_data()
+            assert data is not None
+            assert exporter.export(data) is MetricExportResult.SUCCESS
+        # As the rule that leaves it out names it, and after nobody else's failure.
+        eventually(lambda: world.behind.value(lost) not in {None, "0"}, seconds=60)
+    finally:
+        os.kill(alerts, signal.SIGCONT)
+        exporter.shutdown()
+    eventually(lambda: world.behind.value("sent_total") == "50", seconds=30)
