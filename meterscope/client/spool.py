@@ -186,7 +186,8 @@ class Spool:
                 self._sizes[number] = records[-1].end
             else:
                 path.unlink()
-        return max([first - 1, *numbers])
+        # A segment that is gone, though some of it waited, was moved away: another one of its number would pass for it.
+        return max([first if begin else first - 1, *numbers])
 
     def _write(self, segment: int, offset: int, data: bytes) -> None:
         path = self._path(segment)

@@ -136,6 +136,22 @@ def test_damage_elsewhere_is_told_and_nothing_is_thrown_away(tmp_path: Path) -> 
     assert Spool(tmp_path, max_bytes=MIB).is_empty
 
 
+def test_what_is_stored_after_a_damaged_file_was_moved_away_outlives_a_restart(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, max_bytes=MIB)
+    spool.append([message(1)])
+    spool.append([message(2)])
+    spool.remove()
+    spool.close()
+    # The position lies within this file: nothing that comes later may be taken for what it says is acknowledged.
+    (segment,) = tmp_path.glob("*.spool")
+    segment.rename(tmp_path / "damaged")
+    after = Spool(tmp_path, max_bytes=MIB)
+    after.append([message(3)])
+    after.append([message(4)])
+    after.close()
+    assert drained(Spool(tmp_path, max_bytes=MIB)) == ["e3", "e4"]
+
+
 def test_a_position_that_was_lost_sends_again(tmp_path: Path) -> None:
     spool = Spool(tmp_path, max_bytes=MIB)
     spool.append([message(1)])
