@@ -65,14 +65,14 @@ class Usage:
             return self._meters.GetMeter(meter_service_pb2.GetMeterRequest(meter_id=meter_id))
 
     def events(
-        self, customer_id: str, period: Period, event_type: str, *, page_size: int, page_token: str
+        self, customer_id: str, period: Period, meter_id: str, *, page_size: int, page_token: str
     ) -> event_service_pb2.ListEventsResponse:
-        """Return a page of a customer's events of a type, oldest first."""
+        """Return a page of a customer's events that a meter counts, oldest first."""
         request = event_service_pb2.ListEventsRequest(
             customer_id=customer_id,
             start_time=timestamp(period.start),
             end_time=timestamp(period.end),
-            type=event_type,
+            meter=meter_id,
             page_size=page_size,
             page_token=page_token,
         )

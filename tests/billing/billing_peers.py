@@ -86,7 +86,8 @@ class Usage(
             event
             for event in self.listed.get(request.customer_id, [])
             if request.start_time.seconds <= event.time.seconds < request.end_time.seconds
-            and event.type == request.type
+            and request.meter in {"requests", "bytes"}
+            and event.type == "http.request"
         ]
         last = first + request.page_size
         return event_service_pb2.ListEventsResponse(

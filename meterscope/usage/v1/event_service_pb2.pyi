@@ -564,6 +564,7 @@ class ListEventsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    METER_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """The customer's id."""
     type: _builtins.str
@@ -576,6 +577,10 @@ class ListEventsRequest(_message.Message):
     """`next_page_token` of the page before."""
     state: Global___EventState.ValueType
     """Only events in this state."""
+    meter: _builtins.str
+    """Only events that this meter counts, or would if they were not corrected: of its type, with what its filters ask for
+    and the quantity or attribute that it looks at. NOT_FOUND if there is no such meter.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Only events at or after it."""
@@ -595,10 +600,11 @@ class ListEventsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         state: Global___EventState.ValueType = ...,
+        meter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "page_size", b"page_size", "page_token", b"page_token", "source", b"source", "start_time", b"start_time", "state", b"state", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "meter", b"meter", "page_size", b"page_size", "page_token", b"page_token", "source", b"source", "start_time", b"start_time", "state", b"state", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -61,9 +61,7 @@ class Explanations:
         self, answer: pb.InvoiceLineExplanation, invoice: Invoice, line: InvoiceLine, size: int, token: str
     ) -> None:
         meter = self._usage.meter(line.meter)
-        events = self._usage.events(
-            invoice.customer_id, line.period, meter.event_type, page_size=size, page_token=token
-        )
+        events = self._usage.events(invoice.customer_id, line.period, line.meter, page_size=size, page_token=token)
         answer.events.extend(_explained(event, meter) for event in events.events)
         answer.next_page_token = events.next_page_token
 

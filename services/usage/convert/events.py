@@ -130,6 +130,7 @@ def chosen(request: pb.ListEventsRequest) -> Filter:
         type=text(request.type, "type", optional=True),
         source=text(request.source, "source", optional=True),
         state=_STATES[request.state],
+        meter=text(request.meter, "meter", optional=True),
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from services.kit.money import plain
 from services.usage.domain.correction import Correction, EventState, Kind, Reference
 from services.usage.domain.instant import EARLIEST
+from services.usage.store import states
 from services.usage.store.corrections import correction
 from services.usage.store.places import RAW
-from services.usage.tables import corrections, customers, event_keys, events, floors
+from services.usage.tables import corrections, customers, event_keys, events, floors, meters
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,12 @@ class Filter:
     type: str = ""
     source: str = ""
     state: EventState | None = None
+    meter: str = ""
+
+
+# The names are those of `states`.
+_event, _meter = events.alias("e"), meters.alias("m")
+_METER: Final = sa.text(f"m.id = :meter AND {states.COUNTS} AND {states.MATCHES}")
 
 
 def find(conn: sa.Connection, customer: int, digest: bytes) -> StoredEvent | None:
@@ -75,13 +82,15 @@ def page(
     if chosen.state in {EventState.AMENDED, EventState.CANCELLED}:
         query = _corrected(customer, chosen, behind, limit)
     else:
-        where = _where(chosen, events.c, events.c.type, behind)
-        query = sa.select(events).where(events.c.customer == customer, *where)
+        where = _where(chosen, _event.c, _event.c.type, behind)
+        query = sa.select(_event).where(_event.c.customer == customer, *where)
         if chosen.state is EventState.ACTIVE:
             # The offset keeps it a look at each event that is read, instead of a join of all.
-            removed = sa.select(corrections.c.kind).where(_is_of(corrections.c, events.c)).offset(0)
+            removed = sa.select(corrections.c.kind).where(_is_of(corrections.c, _event.c)).offset(0)
             query = query.where(~sa.exists(removed))
-        query = query.order_by(events.c.time, events.c.digest).limit(limit)
+        if chosen.meter:
+            query = query.where(_is_counted(chosen.meter))
+        query = query.order_by(_event.c.time, _event.c.digest).limit(limit)
     rows = conn.execute(_shown(query))
     return [(Key(row.time, row.digest), _stored(row)) for row in rows]
 
@@ -97,6 +106,7 @@ def quantities(text: str | None) -> dict[str, str]:
 def _corrected(customer: int, chosen: Filter, behind: Key | None, limit: int) -> sa.Select[Any]:
     """Find events of a state other than ACTIVE: among the corrections, which are few, and not among all events."""
     found = corrections.c
+    counted = [sa.exists(sa.select(_event).where(_is_of(found, _event.c), _is_counted(chosen.meter)))]
     kept_from = sa.select(floors.c.time).where(floors.c.name == RAW).scalar_subquery()
     page = (
         sa.select(found.customer, found.time, found.digest)
@@ -106,6 +116,7 @@ def _corrected(customer: int, chosen: Filter, behind: Key | None, limit: int) ->
             # Of older ones the events are gone.
             found.time >= sa.func.coalesce(kept_from, EARLIEST),
             *_where(chosen, found, found.event_type, behind),
+            *(counted if chosen.meter else ()),
         )
         .order_by(found.time, found.digest)
         .limit(limit)
@@ -136,6 +147,11 @@ def _where(
         place = sa.tuple_(columns.time, columns.digest) > sa.tuple_(*behind)
         conditions += [columns.time >= behind.time, place]
     return conditions
+
+
+def _is_counted(meter: str) -> sa.ColumnElement[bool]:
+    """Say of an event `e` whether a meter counts it."""
+    return sa.exists(sa.select(_meter).where(_METER.bindparams(meter=meter)))
 
 
 def _is_of(correction: Any, event: Any) -> sa.ColumnElement[bool]:

@@ -2,8 +2,8 @@
 
 from services.kit.db import Database
 from services.usage.domain.event import identity_digest
-from services.usage.errors import CustomerNotFound, EventNotFound
-from services.usage.store import customers, events
+from services.usage.errors import CustomerNotFound, EventNotFound, MeterNotFound
+from services.usage.store import customers, events, meters
 from services.usage.store.events import Filter, StoredEvent
 from services.usage.usecases import event_pages
 
@@ -32,5 +32,13 @@ class Events:
         return found
 
     def page(self, customer_id: str, chosen: Filter, page_size: int, page_token: str) -> tuple[list[StoredEvent], str]:
-        """Return a page of a customer's events and the token of the next; see `event_pages.page`."""
+        """Return a page of a customer's events and the token of the next; see `event_pages.page`.
+
+        Raises:
+            MeterNotFound: there is no such meter.
+        """
+        if chosen.meter:
+            with self._database.autocommit() as conn:
+                if meters.find(conn, chosen.meter) is None:
+                    raise MeterNotFound(chosen.meter)
         return event_pages.page(self._database, events.page, customer_id, chosen, page_size, page_token)
