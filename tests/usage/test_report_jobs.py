@@ -315,11 +315,25 @@ def test_no_text_of_a_table_is_a_formula_and_every_number_stays_one() -> None:
     data = as_csv(message).data.decode()
     _, whole, part = csv.reader(io.StringIO(data, newline=""))
     assert whole == ["2026-11-21", "requests", "", "-12.5", "'=cmd|' /C calc'!A0", "", ""]
-    assert part[2] == "'=i=j;a='=1+1;b='+2;c='-3;d='@x;e='\t=1;f='\r=1;g=h=1"
+    assert part[2] == "'=i=j;a='=1+1;b='+2;c='-3;d='@x;e='\t'=1;f='\r'=1;g=h=1"
     assert Decimal(part[3]) == Decimal("-12.5")
-    # Everything is quoted: a separator within a text parts no cell, whichever a program takes for one.
+    # Everything is quoted: no comma or end of line within a text parts a cell.
     assert data.splitlines()[0] == '"date","meter","group","value","unit","cost","currency"'
     assert '"-12.5"' in data
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_no_text_of_a_table_hides_a_formula_behind_what_a_spreadsheet_takes_for_a_separator(separator: str) -> None:
+    """Quotes do not help there: what follows the first of them is no separator to such a program, so it reads on."""
+    formulas = [f"x{each}=1+1{separator}y" for each in (separator, f"{separator}\t", f'{separator}"', "\n", "\r\n")]
+    message = pb.UsageReport(meters=[day("1", unit, a=unit) for unit in formulas])
+    data = as_csv(message).data.decode()
+    lines = data.replace("\r", "\n").split("\n")
+    cells = [cell for row in csv.reader(lines, delimiter=separator) for cell in row]
+    assert any(cell.endswith("=1+1") for cell in cells)
+    assert [cell for cell in cells if cell.strip().startswith("=")] == []
+    # A separator that no formula follows parts nothing that matters; the text stays as it is.
+    assert '"a;b"' in as_csv(pb.UsageReport(meters=[day("1", "a;b")])).data.decode()
 
 
 def test_a_report_that_fits_into_no_answer_is_refused_and_says_what_to_do() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -10,15 +11,16 @@ from google.api import httpbody_pb2
 from meterscope.usage.v1 import report_service_pb2 as pb
 
 _COLUMNS: Final = ("date", "meter", "group", "value", "unit", "cost", "currency")
-# A spreadsheet would take a text that begins so for a formula.
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+# Where a spreadsheet would take what follows for a formula: at the beginning of a text, and behind what some part cells at,
+# quoted or not.
+_FORMULA: Final = re.compile(r"(^|[;\t\r\n])(?="*[=+\-@\t\r\n])")
 
 
 def as_csv(message: pb.UsageReport) -> httpbody_pb2.HttpBody:
     """Write a report as CSV: by day, one row a meter, one for each of its groups, and one for what the day cost in all.
 
-    Texts that a spreadsheet would take for formulas get an apostrophe in front: a group's names and values each, as
-    some split cells at semicolons. Numbers stay as they are.
+    Texts that a spreadsheet would take for formulas get an apostrophe in front: a group's names and values each, and
+    within them what is behind a semicolon, a tab or an end of line, as some split cells there. Numbers stay as they are.
     """
     rows: list[tuple[str, ...]] = []
     for meter in message.meters:
@@ -40,4 +42,4 @@ def _group(group: Mapping[str, str]) -> str:
 
 
 def _text(value: str) -> str:
-    return f"'{value}" if value.startswith(_FORMULA) else value
+    return _FORMULA.sub(r"\1'", value)
