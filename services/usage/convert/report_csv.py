@@ -13,7 +13,7 @@ from meterscope.usage.v1 import report_service_pb2 as pb
 _COLUMNS: Final = ("date", "meter", "group", "value", "unit", "cost", "currency")
 # Where a spreadsheet would take what follows for a formula: at the beginning of a text, and behind what some part cells at,
 # quoted or not.
-_FORMULA: Final = re.compile(r"(^|[;\t\r\n])(?="*[=+\-@\t\r\n])")
+_FORMULA: Final = re.compile(r'(^|[;\t\r\n])(?="*[=+\-@\t\r\n])')
 
 
 def as_csv(message: pb.UsageReport) -> httpbody_pb2.HttpBody:
