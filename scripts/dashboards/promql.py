@@ -49,9 +49,10 @@ def foreign_latest(gauge: str, *, by: Sequence[str] = ()) -> str:
     return f"max{_by(by)}({gauge})"
 
 
-def foreign_per_second(counter: str, *, by: Sequence[str] = ()) -> str:
+def foreign_per_second(counter: str, *matchers: str, by: Sequence[str] = ()) -> str:
     """Return how fast such a counter grows."""
-    return summed(f"rate({counter}[{RATE}])", by=by)
+    chosen = f"{counter}{{{', '.join(matchers)}}}" if matchers else counter
+    return summed(f"rate({chosen}[{RATE}])", by=by)
 
 
 def foreign_quantile(share: float, histogram: str, *, by: Sequence[str] = ()) -> str:

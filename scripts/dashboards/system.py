@@ -23,6 +23,8 @@ _OF_SERVICE = 'service_name=~"$service"'
 _PROCESS = ("service_name", "instance")
 _IDLE = 'state="idle"'
 _SIGNALS = ("spans", "metric_points", "log_records")
+# Sent the latest points only, and may be away: the rule leaves it out as well.
+_NO_SINK = 'exporter!="otlp_grpc/sink"'
 
 
 def system() -> Dashboard:
@@ -265,7 +267,10 @@ def _collector() -> Row:
                         for name, signal in zip(refused, _SIGNALS, strict=True)
                     ),
                     *(
-                        Query(f"{foreign_per_second(name)} or vector(0)", f"{signal.replace('_', ' ')}, queue full")
+                        Query(
+                            f"{foreign_per_second(name, _NO_SINK)} or vector(0)",
+                            f"{signal.replace('_', ' ')}, queue full",
+                        )
                         for name, signal in zip(lost, _SIGNALS, strict=True)
                     ),
                     unit=PER_SECOND,
@@ -278,12 +283,12 @@ def _collector() -> Row:
                 lines(
                     "Failed attempts to send",
                     *(
-                        Query(f"{foreign_per_second(name)} or vector(0)", signal.replace("_", " "))
+                        Query(f"{foreign_per_second(name, _NO_SINK)} or vector(0)", signal.replace("_", " "))
                         for name, signal in zip(failed, _SIGNALS, strict=True)
                     ),
                     unit=PER_SECOND,
                     shows="What could not be sent to its backend for good. Attempts that are repeated are not counted here: they show "
-                    "in the queues.",
+                    "in the queues. The sink behind /metrics is left out: it may be away.",
                     normal="0.",
                     bounds=fail_at(0.001),
                 ),

@@ -196,6 +196,13 @@ def is_quantile(asked: Asked) -> bool:
     return asked.within[-3:] == ("histogram_quantile", "sum", "rate") and "le" in asked.grouped
 
 
+def test_what_does_not_reach_the_sink_is_shown_as_no_loss() -> None:
+    lost = re.compile(r"otelcol_exporter_(?:send|enqueue)_failed_metric_points_total(.{30})")
+    found = [text for panel in ASKING for query in panel.queries for text in lost.findall(query)]
+    assert found
+    assert all(text.startswith('{exporter!="otlp_grpc/sink"}') for text in found)
+
+
 @pytest.mark.parametrize(
     "query",
     [
