@@ -21,7 +21,7 @@ from services.kit.embedded import EmbeddedPostgres, start_postgres
 from services.kit.embedded.binaries import postgres_program
 from services.usage.__main__ import build_server, build_worker
 from services.usage.settings import Settings
-from services.usage.store import rollup
+from services.usage.store import rollup, waiting
 
 START, AUGUST, SEPTEMBER = utc(2026, 7, 1), utc(2026, 8, 1), utc(2026, 9, 1)
 
@@ -115,6 +115,7 @@ def test_a_dump_restored_into_a_new_cluster_keeps_every_total(
     database = Database(target, schema=migrated.database_schema, service="usage")
     with database.transaction() as conn:
         assert not rollup.has_work(conn)
+        assert waiting.customers_and_meters(conn) == []
     database.dispose()
 
 

@@ -12,7 +12,8 @@ _MOST: Final = 1_000
 _WAITING: Final = sa.text(
     f"""
     SELECT DISTINCT c.id, m.id
-    FROM (SELECT * FROM events WHERE tx >= {TX.format("last")} ORDER BY tx LIMIT :most) AS e
+    FROM (SELECT * FROM events WHERE generation = :generation AND tx >= {TX.format("last")}
+          ORDER BY tx LIMIT :most) AS e
     JOIN customers AS c ON c.number = e.customer
     JOIN meters AS m ON {TAKEN}
     """  # noqa: S608 - the parts are constants
@@ -21,5 +22,6 @@ _WAITING: Final = sa.text(
 
 def customers_and_meters(conn: sa.Connection, most: int = _MOST) -> list[tuple[str, str]]:
     """Return whose events come next, as (customer, meter): of so many events, as far as meters count them."""
-    found = conn.execute(_WAITING, {"last": places.rollup(conn).last, "most": most})
+    place = places.rollup(conn)
+    found = conn.execute(_WAITING, {"generation": place.generation, "last": place.last, "most": most})
     return [(row[0], row[1]) for row in found]
