@@ -21,6 +21,10 @@ from services.kit.errors import InvalidArgument
 
 _AMOUNT: Final = re.compile(r"(?P<sign>-?)(?P<units>[0-9]{1,18})(?:\.(?P<fraction>[0-9]+))?")
 _NANO_DIGITS: Final = 9
+# protobuf's reader would take any two numbers for an offset, and times days away for what was meant.
+_TIME: Final = re.compile(
+    r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)", re.ASCII
+)
 
 
 def read_decimal(value: Any, message: DecimalMessage) -> None:
@@ -67,7 +71,7 @@ def read_timestamp(value: Any, message: Timestamp) -> None:
         UnfitValue: anything else.
     """
     fault = f'{shown(value)} is not an RFC 3339 time; send one such as "2026-01-31T18:30:00Z"'
-    if not isinstance(value, str):
+    if not isinstance(value, str) or _TIME.fullmatch(value) is None:
         raise UnfitValue(fault)
     try:
         message.FromJsonString(value)

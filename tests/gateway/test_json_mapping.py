@@ -90,6 +90,22 @@ def test_output_only_fields_may_be_sent_back(client: httpx.Client, services: dic
         ("/v1/customers", {"create_time": "yesterday"}, "WRONG_TYPE", "create_time", "RFC 3339"),
         ("/v1/customers", {"create_time": 5}, "WRONG_TYPE", "create_time", "RFC 3339"),
         ("/v1/customers", {"create_time": "2026-13-01T00:00:00Z"}, "WRONG_TYPE", "create_time", "RFC 3339"),
+        # Read by the letter these would be other times, hours or days away.
+        *(
+            ("/v1/customers", {"create_time": time}, "WRONG_TYPE", "create_time", "RFC 3339")
+            for time in (
+                "2026-11-21T10:00:00+99:00",
+                "2026-11-21T10:00:00+05:99",
+                "2026-11-21T10:00:00+05:3",
+                "2026-11-21T10:00:00+1_0:0_0",
+                "2026-11-21T10:00:00+ 5:30",
+                "2026-11-21T10:00:00-\u0660\u0665:30",
+                "2026-11-21T10:00:00.1_2Z",
+                "2026-11-21T10:00:00.Z",
+                "2026-1-1T1:2:3Z",
+                "2026-11-21T10:00:00Z\n",
+            )
+        ),
         ("/v1/customers", {"display_name": "\ud800"}, "WRONG_TYPE", "display_name", "surrogate"),
         ("/v1/customers", {"display_name": "A", "displayName": "B"}, "GIVEN_TWICE", "displayName", "`display_name`"),
         ("/v1/events:ingest", {"events": [{"id": "1"}, {"idd": "2"}]}, "UNKNOWN_FIELD", "events[1].idd", "`id`"),
