@@ -413,7 +413,11 @@ def test_kinds_and_histograms_that_are_not_kept_are_counted(latest: Latest) -> N
 
 
 def test_labels_that_become_one_are_joined_and_the_process_name_stays(latest: Latest) -> None:
-    latest.take(export(sum_of("billing.jobs", 1, {"a.b": "2", "a-b": "1", "job": "mine", "9": "x", "empty": ""})))
+    latest.take(
+        export(
+            sum_of("billing.jobs", 1, {"a.b": "2", "a-b": "1", "job": "mine", "9": "x", "empty": "", "__name__": "x"})
+        )
+    )
     (sample,) = found(latest.read())["billing_jobs_total"]
     assert sample.labels == {
         "a_b": "1;2",
@@ -433,6 +437,31 @@ def test_a_full_sink_goes_on_with_what_it_has() -> None:
     again = [sum_of("billing.jobs", 7, {"queue": str(number)}, time=20) for number in range(2)]
     assert latest.take(export(*again)).points == 0
     assert values(latest, "billing_jobs_total") == [7, 7]
+
+
+def test_what_processes_say_of_themselves_and_of_their_metrics_is_within_the_bound_too(clock: Clock) -> None:
+    bound = 1 << 20
+    latest = Latest(max_series=1_000, max_bytes=bound, clock=clock)
+    long = "x" * 10_000
+    for number in range(200):
+        of_one = export(sum_of("billing.jobs", 1), instance=f"host-{number}")
+        of_one.resource_metrics[0].resource.attributes.extend(attributes({"process.command": long}))
+        latest.take(of_one)
+    held = latest.size
+    assert bound / 2 < held.bytes <= bound
+    # Those that are known go on, others are refused.
+    assert latest.take(export(sum_of("billing.jobs", 2, time=20), instance="host-0")).points == 0
+    assert latest.take(export(sum_of("billing.jobs", 2), instance="host-new" + 2 * long)).points == 1
+    clock.now += FORGET_SECONDS + 1
+    for number in range(200):
+        described = sum_of(f"billing.jobs.of{number}", 1)
+        described.description = long
+        latest.take(export(described))
+    assert bound / 2 < latest.size.bytes <= bound
+    assert len(next(latest.read("billing_")).families) == latest.size.series < 200
+    clock.now += FORGET_SECONDS + 1
+    assert list(latest.read()) == []
+    assert latest.size == (0, 0)
 
 
 def test_memory_stays_within_the_bound_with_50000_customers() -> None:

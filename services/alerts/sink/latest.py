@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -18,6 +18,8 @@ FORGET_SECONDS: Final = 300.0
 SERIES_IN_A_MESSAGE: Final = 2_000
 # What a series takes beside its own bytes: two bytes objects, a tuple, a number, its place in a dict (measured).
 SERIES_OVERHEAD_BYTES: Final = 300
+# What a process takes beside its texts, and a family likewise: some dicts each.
+HOLDER_OVERHEAD_BYTES: Final = 1_000
 _SWEEP_SECONDS: Final = 1.0
 _COMPLAIN_SECONDS: Final = 60.0
 _REASONS: Final = 5  # of one export that are told
@@ -44,6 +46,11 @@ class _Kept:
     family: Family
     sources: dict[Identity, dict[bytes, _Stored]] = field(default_factory=dict)
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes beside its series."""
+        return _size_of((self.family.name, self.family.unit, self.family.description))
+
 
 @dataclass
 class _Heard:
@@ -51,6 +58,13 @@ class _Heard:
 
     source: Source
     heard: float
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes beside its series."""
+        return _size_of(
+            text for labels in (self.source.labels, self.source.info) for pair in labels.items() for text in pair
+        )
 
 
 class Size(NamedTuple):
@@ -76,7 +90,7 @@ class Latest:
 
         Args:
             max_series: series that are kept; a histogram counts as one.
-            max_bytes: memory that they may take, labels included.
+            max_bytes: memory that they may take, with labels, descriptions and what processes say of themselves.
             clock: monotonic, s.
         """
         self._max_series = max_series
@@ -106,7 +120,12 @@ class Latest:
             identity = tuple(sorted(source.labels.items()))
             with self._lock:
                 self._sweep(now)
-                self._heard[identity] = _Heard(source, now)
+                is_heard = self._hear(identity, source, now)
+            if not is_heard:
+                refused[_FULL] += sum(
+                    len(points_of(metric)) for scope in of_resource.scope_metrics for metric in scope.metrics
+                )
+                continue
             for of_scope in of_resource.scope_metrics:
                 for metric in of_scope.metrics:
                     try:
@@ -168,10 +187,27 @@ class Latest:
                 series=series,
             )
 
+    def _hear(self, identity: Identity, source: Source, now: float) -> bool:
+        """Note that a process sent something; say whether there is room for it. One that is known goes on as it was."""
+        before, heard = self._heard.get(identity), _Heard(source, now)
+        grown = heard.size - (before.size if before else 0)
+        if grown > 0 and self._bytes + grown > self._max_bytes:
+            if before is not None:
+                before.heard = now
+            return before is not None
+        self._heard[identity] = heard
+        self._bytes += grown
+        return True
+
     def _put(self, family: Family, identity: Identity, points: list[Point], now: float, refused: Counter[str]) -> None:
         kept = self._families.get(family.name)
         if kept is None:
             kept = _Kept(family)
+            if self._bytes + kept.size > self._max_bytes:
+                refused[_FULL] += len(points)
+                return
+            self._families[family.name] = kept
+            self._bytes += kept.size
         elif kept.family.kind != family.kind:
             kind = metrics_pb.MetricKind.Name(kept.family.kind).removeprefix("METRIC_KIND_").lower()
             refused[f"{family.name} is a {kind} already; give one of the two another name"] += len(points)
@@ -193,7 +229,6 @@ class Latest:
             self._bytes += size
         if series:
             kept.sources[identity] = series
-            self._families[family.name] = kept
 
     def _sweep(self, now: float) -> None:
         """Forget what was not sent for a while: the process is gone, or does not measure it any more."""
@@ -209,7 +244,11 @@ class Latest:
                     del kept.sources[identity]
             if not kept.sources:
                 del self._families[name]
-        self._heard = {identity: heard for identity, heard in self._heard.items() if heard.heard >= limit}
+                self._bytes -= kept.size
+        for identity, process in list(self._heard.items()):
+            if process.heard < limit:
+                del self._heard[identity]
+                self._bytes -= process.size
 
     def _drop(self, series: dict[bytes, _Stored], key: bytes) -> None:
         stored = series.pop(key, None)
@@ -225,3 +264,7 @@ class Latest:
             self._complained = now
             _log.warning("metrics refused: %s", message, extra={"points": refused.total()})
         return Refused(refused.total(), message)
+
+
+def _size_of(texts: Iterable[str]) -> int:
+    return HOLDER_OVERHEAD_BYTES + sum(map(len, texts))

@@ -117,6 +117,8 @@ def translate(point: "otlp.NumberDataPoint | otlp.HistogramDataPoint", source: S
         Unfit: a histogram whose buckets do not belong to its bounds.
     """
     labels = labels_of(point.attributes)
+    # The name of the series. A page that has it among the labels is refused as a whole; Prometheus drops it from OTLP.
+    labels.pop("__name__", None)
     # The process says who it is; a label of that name would contradict it.
     for own in ("job", "instance"):
         if own in source.labels:
