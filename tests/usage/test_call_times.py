@@ -49,6 +49,15 @@ def test_what_could_be_either_is_refused_until_it_is_said(caller: Caller, custom
     assert starts(caller, customer) == ["2026-05-10T10:00:00Z"]
 
 
+def test_first_rows_whose_day_and_month_are_the_same_number_tell_nothing_of_those_behind(
+    caller: Caller, customer: str
+) -> None:
+    # A month's file that begins on 10 October: only rows far behind would say that the month comes first.
+    error = refused(send, caller, customer, *["10/10/2026 10:00"] * 200, "10/13/2026 10:00")
+    assert "'%d/%m/%Y %H:%M' or '%m/%d/%Y %H:%M'; say which" in error.details()
+    assert starts(caller, customer) == []
+
+
 def test_an_unknown_format_is_refused(caller: Caller, customer: str) -> None:
     assert refused(send, caller, customer, "5th of October").details().startswith("time_format: no known")
 

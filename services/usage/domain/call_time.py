@@ -13,7 +13,7 @@ from services.usage.domain.instant import MICROSECONDS, to_us
 ISO: Final = "iso"
 UNIX: Final = "unix"
 _DIGITS: Final = "%Y%m%d%H%M%S"
-# In the order in which they are preferred where they say the same.
+# Of two by which the same text is a time, one has the day where the other has the month.
 _KNOWN: Final = (
     ISO,
     UNIX,
@@ -86,35 +86,36 @@ def told(samples: Sequence[str], zone: ZoneInfo) -> Times:
     """Tell the format: the one that the most samples have; ISO without any sample.
 
     Raises:
-        InvalidArgument: none fits, or two that say different things.
+        InvalidArgument: none fits, or two.
     """
     if not samples:
         return Times(ISO, zone)
-    candidates = [(form, _parser(form)) for form in _KNOWN]
-    read = [(form, [_tried(parse, text) for text in samples]) for form, parse in candidates]
-    most = max(sum(value is not None for value in values) for _, values in read)
+    parsers = {form: _parser(form) for form in _KNOWN}
+    fits = {form: sum(_fits(parse, text) for text in samples) for form, parse in parsers.items()}
+    most = max(fits.values())
     if most == 0:
         raise InvalidArgument.at(
             "time_format",
             f"no known format fits times such as {samples[0][:64]!r}; give it, as in %d/%m/%Y %H:%M:%S",
             reason="UNKNOWN_TIME_FORMAT",
         )
-    best = [(form, values) for form, values in read if sum(value is not None for value in values) == most]
-    other = next((form for form, values in best if values != best[0][1]), None)
-    if other is not None:
+    best = [form for form, count in fits.items() if count == most]
+    # Even where all samples are the same time by both: those behind them may not be.
+    if len(best) > 1:
         raise InvalidArgument.at(
             "time_format",
-            f"times such as {samples[0][:64]!r} may be {best[0][0]!r} or {other!r}; say which",
+            f"times such as {samples[0][:64]!r} may be {best[0]!r} or {best[1]!r}; say which",
             reason="AMBIGUOUS_TIME_FORMAT",
         )
-    return Times(best[0][0], zone)
+    return Times(best[0], zone)
 
 
-def _tried(parse: Callable[[str], datetime | int], text: str) -> datetime | int | None:
+def _fits(parse: Callable[[str], datetime | int], text: str) -> bool:
     try:
-        return parse(text)
+        parse(text)
     except (ValueError, OverflowError):
-        return None
+        return False
+    return True
 
 
 def _parser(form: str) -> Callable[[str], datetime | int]:
