@@ -22,10 +22,16 @@ ROOT = Path(__file__).parents[2]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "stack: runs on the real collector, Prometheus, Jaeger and Loki (make e2e)")
+    config.addinivalue_line("markers", "undisturbed: expects that nothing has gone wrong yet, and runs first")
 
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
     return None if "stack" in config.option.markexpr else True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # All share one stack, whose Prometheus remembers for a month what others let fail.
+    items.sort(key=lambda item: item.get_closest_marker("undisturbed") is None)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from tests.e2e.running import Running
 from tests.stack.conftest import RealStack
 from tests.usage.usage_harness import Client, event, timestamp
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.undisturbed]
 
 ROOT = Path(__file__).parents[2]
 DASHBOARDS = [
