@@ -92,6 +92,7 @@ def _processes() -> Row:
                     shows="Resident memory of each process over what it may have: its container's limit, or the machine's memory.",
                     normal="below 80 %.",
                     bounds=warn_and_fail_at(0.8, 0.9),
+                    alerts=("BillingMemoryHigh", "BillingMemoryCritical"),
                 ),
                 lines(
                     "Processor time",
