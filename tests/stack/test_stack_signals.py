@@ -125,12 +125,15 @@ def test_secrets_of_spans_do_not_pass_the_collector(stack: RealStack, tracer: Tr
         "url": "postgresql://usage:hunter2@db/usage",
         "db.password": "hunter2",
     }
+    others = {"number": 4111111111111111, "list": ["a", "jane.doe@example.com"], "count": 42, "plain": "inv_42"}
     name = f"secrets {uuid.uuid4()}"
-    with tracer.start_as_current_span(name, attributes={**secrets, "plain": "inv_42", "meterscope.keep": True}) as span:
+    with tracer.start_as_current_span(name, attributes={**secrets, **others, "meterscope.keep": True}) as span:
         trace_id = format_trace_id(span.get_span_context().trace_id)
     (found,) = eventually(lambda: stack.trace(trace_id), seconds=60).values()
     tags = {tag["key"]: tag["value"] for tag in found["tags"]}
-    assert tags["plain"] == "inv_42"
+    assert (tags["plain"], tags["count"]) == ("inv_42", 42)
+    assert tags["number"] == "****"
+    assert "jane" not in str(tags["list"])
     assert tags["card"] == "paid with **** today"
     assert tags["mail"] == "ask ****"
     assert (tags["key"], tags["header"], tags["db.password"]) == ("****", "****", "****")
