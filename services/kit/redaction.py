@@ -60,7 +60,13 @@ _SECRET_NAMES: Final = re.compile(
     r"|private[_.-]?key|dsn$|^(?:pan|cvc|cvv)$"
 )
 # Payment cards begin with 2 to 6; what begins with 1 is a time stamp.
-_CARD: Final = re.compile(r"(?<![A-Za-z0-9])(?<!\d\.)[2-6](?:(?:%20|[ +-])?\d){12,18}(?![A-Za-z0-9]|\.\d)")
+# Nor is it the beginning of a UUID.
+_CARD: Final = re.compile(
+    r"(?<![A-Za-z0-9])(?<!\d\.)[2-6](?:(?:%20|[ +-])?\d){12,18}"
+    r"(?![A-Za-z0-9]|\.\d|-[\da-fA-F]{4}-[\da-fA-F]{12}(?![A-Za-z0-9]))"
+)
+# A telephone number (ITU-T E.164): no more than 15 digits, and a + that stands for no space of a form.
+_PHONE: Final = re.compile(r"(?<![A-Za-z0-9=])\+\d{13,15}")
 _HARMLESS: Final = (bool, float, Decimal, date, timedelta, type(None))
 
 
@@ -112,5 +118,7 @@ def is_card_number(digits: str) -> bool:
 
 
 def _redact_card(match: re.Match[str]) -> str:
+    if match.start() and (phone := _PHONE.match(match.string, match.start() - 1)) and phone.end() == match.end():
+        return match.group()
     digits = re.sub(r"%20|[ +-]", "", match.group())
     return "[redacted card]" if is_card_number(digits) else match.group()

@@ -38,6 +38,8 @@ CARD = "4242 4242 4242 4242"
         ("card 4242424242424242.", ["4242424242424242"]),
         ("pan=4242+4242+4242+4242&x=1", ["4242+4242"]),
         ("pan_378282246310005", ["378282246310005"]),
+        ("pan=+378282246310005", ["378282246310005"]),
+        ("paid with 4242424242424242-1226-123", ["4242424242424242"]),
         ("key sk_test_abcdef123456 refused", ["sk_test_abcdef123456"]),
         ("signed with whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]),
         ("DETAIL:  Failing row contains (1, hunter2, (x), null).", ["hunter2", "(x)"]),
@@ -59,6 +61,8 @@ def test_secrets_go_and_what_was_redacted_stays(text: str, secrets: list[str]) -
         "sum 3480555124 bytes",
         "at 1700000000008",  # milliseconds; passes the Luhn check, but no card begins with 1
         "price 4242424242424242.5",
+        "call to +4915112345678",  # E.164; passes the Luhn check, as one number in ten does
+        "event 42424242-4242-4242-8242-424242424242",
         "outbox obx_0192f0c1d2e37aaabbbccccddddeeee0",
         "GET http://127.0.0.1:8080/v1/customers",
         "tokens: 5, passwordless",
