@@ -86,13 +86,13 @@ def fill(stack: UsageStack, rows: int) -> None:
 def measure(stack: UsageStack, customers: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Send batches in runs of a fifth of the events; return the figures of each run."""
     calls = max(arguments.events // 5 // BATCH, 1)
-    load.send(load.Load(stack.address, load.requests("warm", 20, BATCH, customers), CALLERS))
+    load.send(load.Load(stack.address, load.requests("warm", 20, BATCH, customers), CALLERS, connections=CALLERS))
     _settle(stack)
     seconds, processor, behind, latencies = [], [], [], []
     for run in range(5):
         requests = load.requests(f"g{run}-{time.time_ns()}", calls, BATCH, customers)
         before = stack.processor_seconds()
-        sent = load.send(load.Load(stack.address, requests, CALLERS))
+        sent = load.send(load.Load(stack.address, requests, CALLERS, connections=CALLERS))
         if sent.accepted != calls * BATCH:
             raise RuntimeError(f"{sent.accepted} of {calls * BATCH} events accepted")
         behind.append(_settle(stack))

@@ -2,7 +2,8 @@
 
 Batches of 1,000 against keys and COPY alone (aim 0.4, least 0.3); single events from 64 callers against a no-op call of
 the same shape, server settings and interceptors (aim 0.5). Runs are interleaved; the median of the pairwise ratios
-counts. `--pairs`, `--seconds` and `--customers` change the size; results go to bench/results/ingest.json.
+counts. Batches come over a connection for each caller, as eight clients have them. `--pairs`, `--events` and `--customers`
+change the size, `--rich` adds meters that look at attributes; results go to bench/results/ingest.json.
 """
 
 import argparse
@@ -26,7 +27,7 @@ SINGLE_CALLERS = 64
 def main() -> None:
     """Measure, print, save."""
     arguments = _arguments()
-    with running(arguments.customers, servers=arguments.servers) as stack:
+    with running(arguments.customers, servers=arguments.servers, rich=arguments.rich) as stack:
         batch = measure_batches(stack, arguments)
         single = measure_singles(stack, arguments)
     result = {"arguments": vars(arguments), "batches": batch, "single_events": single}
@@ -39,7 +40,7 @@ def measure_batches(stack: UsageStack, arguments: argparse.Namespace) -> dict[st
     """Pairs of (service, limit), batches of 1,000 from eight callers."""
     calls = arguments.events // BATCH
     warm = load.requests("warm", 100, BATCH, arguments.customers)
-    load.send(load.Load(stack.address, warm, BATCH_CALLERS))
+    load.send(load.Load(stack.address, warm, BATCH_CALLERS, connections=BATCH_CALLERS))
     superuser = stack.postgres.url("usage")
     postgres_limit.create(superuser, SCHEMA)
     work = postgres_limit.batches(superuser, SCHEMA, 100)
@@ -49,7 +50,7 @@ def measure_batches(stack: UsageStack, arguments: argparse.Namespace) -> dict[st
     ours, limits, lags = [], [], []
     for pair in range(arguments.pairs):
         requests = load.requests(f"b{pair}-{time.time_ns()}", calls, BATCH, arguments.customers)
-        sent = load.send(load.Load(stack.address, requests, BATCH_CALLERS))
+        sent = load.send(load.Load(stack.address, requests, BATCH_CALLERS, connections=BATCH_CALLERS))
         if sent.accepted != calls * BATCH:
             raise RuntimeError(f"{sent.accepted} of {calls * BATCH} events accepted")
         ours.append(sent.events_per_second)
@@ -148,6 +149,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--singles", type=int, default=10_000, help="calls of a single-event run")
     parser.add_argument("--customers", type=int, default=1_000)
     parser.add_argument("--servers", type=int, default=2, help="server processes on one port")
+    parser.add_argument("--rich", action="store_true", help="with three meters more that look at attributes")
     parser.add_argument("--save", default="ingest", help="name of the result")
     return parser.parse_args()
 

@@ -37,7 +37,7 @@ def measure(stack: UsageStack, arguments: argparse.Namespace) -> dict[str, Any]:
     started = time.perf_counter()
     for mark in range(1, MARKS + 1):
         requests = load.requests(f"m{mark}-{time.time_ns()}", part, BATCH, arguments.customers)
-        sent = load.send(load.Load(stack.address, requests, CALLERS))
+        sent = load.send(load.Load(stack.address, requests, CALLERS, connections=CALLERS))
         if sent.accepted != part * BATCH:
             raise RuntimeError(f"{sent.accepted} of {part * BATCH} events accepted")
         samples.append({"events": mark * part * BATCH, **_megabytes(stack)})
