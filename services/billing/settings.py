@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
-from zoneinfo import available_timezones
 
 from services.kit.config import KitSettings
 from services.kit.settings import POSTGRESQL, REDIS, SettingsError, variable
+from services.kit.time_zones import is_time_zone
 
 _MONTHS: Final = 12
 
@@ -82,7 +82,7 @@ class Settings:
             SettingsError: a line for each.
         """
         problems = []
-        if self.seller_time_zone not in available_timezones():
+        if not is_time_zone(self.seller_time_zone):
             problems.append(f"METERSCOPE_SELLER_TIME_ZONE {self.seller_time_zone!r} is no IANA time zone")
         if self.fiscal_year_month > _MONTHS:
             problems.append(f"METERSCOPE_FISCAL_YEAR_MONTH {self.fiscal_year_month} is no month: use 1 to {_MONTHS}")

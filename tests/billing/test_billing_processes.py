@@ -28,6 +28,7 @@ from services.kit.settings import read
         ({"REDIS_URL": ""}, "REDIS_URL is not set"),
         ({"METERSCOPE_BILL_ATTEMPTS": "none"}, "METERSCOPE_BILL_ATTEMPTS 'none' is not a whole number"),
         ({"METERSCOPE_SELLER_TIME_ZONE": "Mars"}, "METERSCOPE_SELLER_TIME_ZONE 'Mars' is no IANA time zone"),
+        ({"METERSCOPE_SELLER_TIME_ZONE": "localtime"}, "METERSCOPE_SELLER_TIME_ZONE 'localtime' is no IANA time zone"),
         ({"METERSCOPE_FISCAL_YEAR_MONTH": "13"}, "METERSCOPE_FISCAL_YEAR_MONTH 13 is no month"),
     ],
 )

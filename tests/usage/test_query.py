@@ -174,6 +174,13 @@ BAD_QUESTIONS: dict[str, tuple[dict[str, Any], grpc.StatusCode, str]] = {
     "an unknown customer": ({"customer_id": "cus_x"}, grpc.StatusCode.NOT_FOUND, "cus_x"),
     "no customer": ({"customer_id": ""}, grpc.StatusCode.INVALID_ARGUMENT, "customer_id"),
     "a zone that is none": ({"time_zone": "Mars/Olympus"}, grpc.StatusCode.INVALID_ARGUMENT, "time_zone"),
+    "the server's own zone": (
+        {"time_zone": "localtime"},
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "time_zone: 'localtime' is",
+    ),
+    "rules of a machine": ({"time_zone": "posixrules"}, grpc.StatusCode.INVALID_ARGUMENT, "time_zone: 'posixrules' is"),
+    "no place's zone": ({"time_zone": "Factory"}, grpc.StatusCode.INVALID_ARGUMENT, "time_zone: 'Factory' is"),
     "a zone outside the folder": ({"time_zone": "../../etc/passwd"}, grpc.StatusCode.INVALID_ARGUMENT, "time_zone"),
     "a window that is none": ({"window": 99}, grpc.StatusCode.INVALID_ARGUMENT, "window"),
     "a group that is not kept": ({"group_by": ["region"]}, grpc.StatusCode.INVALID_ARGUMENT, "group_by"),

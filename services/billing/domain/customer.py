@@ -3,11 +3,10 @@
 import enum
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from zoneinfo import available_timezones
 
 from services.kit import money
 from services.kit.errors import FieldViolation, InvalidArgument
+from services.kit.time_zones import is_time_zone
 
 MAX_TEXT_BYTES = 256
 
@@ -46,7 +45,7 @@ def check(*, external_key: str, display_name: str, currency: str, time_zone: str
         *text_violations("customer.external_key", external_key, least=0),
         *currency_violations("customer.currency", currency),
     ]
-    if time_zone not in _time_zones():
+    if not is_time_zone(time_zone):
         violations.append(
             FieldViolation("customer.time_zone", f"{time_zone!r} is no IANA time zone; use a name such as Asia/Kolkata")
         )
@@ -74,9 +73,3 @@ def currency_violations(field: str, currency: str) -> list[FieldViolation]:
     except InvalidArgument as error:
         return [FieldViolation(field, violation.description) for violation in error.violations]
     return []
-
-
-@cache
-def _time_zones() -> frozenset[str]:
-    """The IANA names; `Factory` and `localtime` are files of the database, but no place's time."""
-    return frozenset(available_timezones() - {"Factory", "localtime"})

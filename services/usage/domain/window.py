@@ -6,6 +6,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from services.kit.errors import InvalidArgument
+from services.kit.time_zones import is_time_zone
 from services.usage.domain.instant import QUARTER, quarter
 
 _HOUR: Final = timedelta(hours=1)
@@ -28,12 +29,11 @@ def time_zone(name: str, field: str) -> ZoneInfo:
     Raises:
         InvalidArgument: there is none of this name.
     """
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
+    if not is_time_zone(name):
         raise InvalidArgument.at(
             field, f"{name[:64]!r} is no IANA time zone; use a name such as Asia/Kolkata", reason="UNKNOWN_TIME_ZONE"
-        ) from None
+        )
+    return ZoneInfo(name)
 
 
 def bounds(window: Window, instant: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:

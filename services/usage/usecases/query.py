@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
@@ -115,7 +116,7 @@ class Queries:
         )
 
     def _cut(self, conn: sa.Connection, question: Question, customer: Customer) -> Cut:
-        zone = time_zone(question.zone or customer.time_zone, "time_zone")
+        zone = time_zone(question.zone, "time_zone") if question.zone else ZoneInfo(customer.time_zone)
         start, end = question.start, question.end
         if question.window is Window.BILLING_PERIOD:
             ends = totals.period_ends(conn, customer.number, start, end, _MOST_WINDOWS)
