@@ -1,11 +1,13 @@
 """`meterscope meters`: what is counted, and how."""
 
 import re
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import click
+from rich.console import Console
 from rich.table import Table
 
 from meterscope.commands import calling, options
@@ -25,6 +27,8 @@ _OPERATORS: Final = {
 _SIGNS: Final = {operator: sign for sign, operator in _OPERATORS.items()}
 _COMPARED: Final = re.compile(r"(?P<attribute>[^<>=]+?)\s*(?P<sign><=|>=|<|>|=)\s*(?P<value>.*)", re.DOTALL)
 _ONE_OF: Final = re.compile(r"(?P<attribute>[^<>=]+?)\s+in\s+(?P<values>.+)", re.DOTALL)
+# How often a recount that is waited for is asked after.
+_LOOK_SECONDS: Final = 0.5
 
 
 @click.group()
@@ -129,7 +133,7 @@ def create(
         description=description,
     )
     if count_from is not None:
-        wanted.count_from.FromDatetime(count_from if count_from.tzinfo else count_from.replace(tzinfo=UTC))
+        wanted.count_from.FromDatetime(_utc(count_from))
     with calling.usage_channel(address, data_dir, token) as channel:
         made = meter_service_pb2_grpc.MeterServiceStub(channel).CreateMeter(pb.CreateMeterRequest(meter=wanted))
     _print(made, as_json=as_json)
@@ -146,6 +150,86 @@ def archive(meter: str, *, address: str | None, data_dir: Path, token: str | Non
     with calling.usage_channel(address, data_dir, token) as channel:
         found = meter_service_pb2_grpc.MeterServiceStub(channel).ArchiveMeter(pb.ArchiveMeterRequest(meter_id=meter))
     _print(found, as_json=as_json)
+
+
+@meters.command()
+@click.argument("meter")
+@click.option("--unit", help="Unit for people, such as requests or By; '' takes it away.")
+@click.option("--description", help="What it is for; '' takes it away.")
+@calling.usage
+@options.data_dir
+@calling.token
+@calling.as_json
+def update(
+    meter: str,
+    *,
+    unit: str | None,
+    description: str | None,
+    address: str | None,
+    data_dir: Path,
+    token: str | None,
+    as_json: bool,
+) -> None:
+    """Change what people see of METER: what is not given stays. What it counts never changes."""
+    if unit is None and description is None:
+        raise click.UsageError("nothing to change: give --unit, --description or both")
+    request = pb.UpdateMeterRequest(meter_id=meter, unit=unit, description=description)
+    with calling.usage_channel(address, data_dir, token) as channel:
+        found = meter_service_pb2_grpc.MeterServiceStub(channel).UpdateMeter(request)
+    _print(found, as_json=as_json)
+
+
+@meters.command()
+@click.argument("meter")
+@click.option(
+    "--from",
+    "count_from",
+    type=calling.Instant(),
+    help="Count events stored before METER was made, too: from this time (UTC) on.",
+)
+@click.option("--wait", is_flag=True, help="Return when it is done.")
+@calling.usage
+@options.data_dir
+@calling.token
+@calling.as_json
+def recount(
+    meter: str,
+    *,
+    count_from: datetime | None,
+    wait: bool,
+    address: str | None,
+    data_dir: Path,
+    token: str | None,
+    as_json: bool,
+) -> None:
+    """Set METER's totals anew from stored events. Sealed totals stay.
+
+    The service does it by itself: `meterscope meters show METER` says how far it is. While one is under way, no other
+    is begun.
+    """
+    request = pb.RecountMeterRequest(meter_id=meter)
+    if count_from is not None:
+        request.count_from.FromDatetime(_utc(count_from))
+    with calling.usage_channel(address, data_dir, token) as channel:
+        stub = meter_service_pb2_grpc.MeterServiceStub(channel)
+        found = stub.RecountMeter(request)
+        if wait:
+            found = _waited(stub, found, Console(stderr=True, quiet=as_json, highlight=False))
+    _print(found, as_json=as_json)
+
+
+def _waited(stub: meter_service_pb2_grpc.MeterServiceStub, meter: pb.Meter, console: Console) -> pb.Meter:
+    """Return the meter when its recount is done; a terminal shows how far it is meanwhile."""
+    with console.status(_recount(meter.recount)) as status:
+        while meter.recount.state == pb.MeterRecount.STATE_RUNNING:
+            time.sleep(_LOOK_SECONDS)
+            meter = stub.GetMeter(pb.GetMeterRequest(meter_id=meter.id))
+            status.update(_recount(meter.recount))
+    return meter
+
+
+def _utc(instant: datetime) -> datetime:
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
 def _filter(text: str) -> pb.MeterFilter:

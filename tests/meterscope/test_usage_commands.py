@@ -136,6 +136,56 @@ def test_a_meter_is_archived_once_and_stays_archived(run: Meterscope) -> None:
     assert run("meters", "archive", "nothing").exit_code == 1
 
 
+def test_what_people_see_of_a_meter_is_changed_and_the_rest_stays(run: Meterscope) -> None:
+    of_bytes = ("--unit", "By", "--description", "first", "--json")
+    created = json.loads(run("meters", "create", "shown", "--event-type", "other", *of_bytes).stdout)
+
+    renamed = json.loads(run("meters", "update", "shown", "--description", "second", "--json").stdout)
+    assert renamed == created | {"description": "second"}
+    words = " ".join(run("meters", "update", "shown", "--unit", "requests").stdout.split())
+    assert "unit requests description second" in words
+    # Nothing is something else than not given.
+    assert json.loads(run("meters", "update", "shown", "--unit", "", "--json").stdout)["unit"] == ""
+
+    nothing = run("meters", "update", "shown")
+    assert (nothing.exit_code, "give --unit, --description or both" in nothing.stderr) == (2, True)
+    long = run("meters", "update", "shown", "--unit", "x" * 65)
+    assert (long.exit_code, "unit" in long.stderr) == (1, True)
+    assert run("meters", "update", "nothing", "--unit", "By").exit_code == 1
+
+
+def test_a_meter_is_recounted_with_what_was_stored_before_it(run: Meterscope, gateway: str, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    assert run("meters", "create", "first", "--event-type", "recounted").exit_code == 0
+    file.write_text("".join(f"{cloud(n, id=f'recounted-{n}', type='recounted')}\n" for n in range(3)))
+    assert import_events(gateway, str(file)).exit_code == 0
+    assert run("meters", "create", "second", "--event-type", "recounted").exit_code == 0
+
+    def total() -> str:
+        asked = ("usage", ACME, "second", "--start", day(0)[:10], "--window", "total", "--json")
+        found: str = json.loads(run(*asked).stdout)["total"]
+        return found
+
+    assert total() == "0"
+    # Days 0, 1 and 2 have an event each; day 1 on has two of them.
+    waited = run("meters", "recount", "second", "--from", day(1)[:10], "--wait", "--json")
+    assert waited.exit_code == 0, waited.output
+    recounted = json.loads(waited.stdout)
+    assert recounted["count_from"] == f"{day(1)[:10]}T00:00:00Z"
+    assert (recounted["recount"]["state"], total()) == ("DONE", "2")
+    # Again it is the same; it says that it began, or is through already.
+    begun = run("meters", "recount", "second")
+    assert (begun.exit_code, "recount" in begun.stdout) == (0, True)
+    eventually(lambda: " done at " in " ".join(run("meters", "show", "second").stdout.split()))
+    assert total() == "2"
+
+    other = run("meters", "recount", "second", "--from", day(0)[:10])
+    assert (other.exit_code, other.stdout) == (1, "")
+    assert "count_from: the meter counts from" in other.stderr
+    assert run("meters", "recount", "second", "--from", "yesterday").exit_code == 2
+    assert run("meters", "recount", "nothing", "--wait").exit_code == 1
+
+
 @pytest.mark.usefixtures("meters")
 def test_what_the_service_refuses_is_an_error_of_the_command(run: Meterscope) -> None:
     again = run("meters", "create", "requests", "--event-type", "other")
