@@ -1,5 +1,6 @@
 """Reserving quota: strict, one at a time for a customer and meter, whatever the live counters say."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,7 +31,7 @@ from services.usage.store.reservations import Stored
 from services.usage.usecases.catalogue import Catalogue
 from services.usage.usecases.positions import Positions
 
-# How long a change of the customer's periods is waited for.
+# How long changes of the customer's periods are waited for, all together.
 _PATIENCE_SECONDS: Final = 2.0
 _SHORTEST: Final = timedelta(seconds=1)
 _ENDED: Final = {
@@ -100,6 +101,7 @@ class Reservations:
         *,
         ttl: timedelta,
         longest: timedelta,
+        patience_seconds: float = _PATIENCE_SECONDS,
     ) -> None:
         """Prepare.
 
@@ -110,6 +112,7 @@ class Reservations:
             metrics: count what is refused.
             ttl: how long a reservation holds for those who do not say.
             longest: how long it may hold.
+            patience_seconds: how long changes of the customer's periods are waited for, all together.
         """
         self._database = database
         self._catalogue = catalogue
@@ -117,6 +120,7 @@ class Reservations:
         self._metrics = metrics
         self._ttl = min(ttl, longest)
         self._longest = longest
+        self._patience_seconds = patience_seconds
 
     def reserve(self, wanted: Wanted, call: Call[M]) -> M:
         """Set quota aside if the limit leaves it.
@@ -129,15 +133,17 @@ class Reservations:
         """
         meter = self._catalogue.meter(wanted.meter_id).number
         ttl = self._checked(wanted.ttl)
-        try:
-            return self._reserve_once(wanted, meter, ttl, call)
-        except _Unsettled as change:
-            if not self._positions.wait(change.generation, change.tx + 1, _PATIENCE_SECONDS):
-                raise RollupBehind(_PATIENCE_SECONDS) from None
-        try:
-            return self._reserve_once(wanted, meter, ttl, call)
-        except _Unsettled:
-            raise RollupBehind(_PATIENCE_SECONDS) from None
+        deadline: float | None = None
+        while True:
+            try:
+                return self._reserve_once(wanted, meter, ttl, call)
+            except _Unsettled as change:
+                # The transaction is over: nothing is held while others go on, who may change the periods again.
+                if deadline is None:
+                    deadline = time.monotonic() + self._patience_seconds
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or not self._positions.wait(change.generation, change.tx + 1, remaining):
+                    raise RollupBehind(self._patience_seconds) from None
 
     def commit(self, use: Use, call: Call[M]) -> M:
         """Have a reservation count until the totals hold its event.
