@@ -90,7 +90,8 @@ def serve(kit: KitSettings) -> None:
                 metadata = [("traceparent", CALL), ("baggage", "customer_id=cus_1")]
                 rpc.EventServiceStub(channel).GetEvent(pb.GetEventRequest(), metadata=metadata)
             except grpc.RpcError as error:
-                print("answered", error.code().name, flush=True)
+                # In one piece: log lines of other threads go the same way.
+                print(f"answered {error.code().name}\n", end="", flush=True)
     server.stop()
 
 

@@ -84,9 +84,9 @@ def test_threads_and_open_files_are_counted(reader: InMemoryMetricReader, tmp_pa
     stop.set()
     for thread in threads:
         thread.join()
-    # Other tests' threads may end meanwhile, with their connections.
-    assert 20 < after[0] - before[0] <= 40
-    assert 20 < after[1] - before[1] <= 40
+    # Other tests' threads may end meanwhile, with their connections, or connect anew.
+    assert 20 < after[0] - before[0] < 60
+    assert 20 < after[1] - before[1] < 60
 
 
 def test_runs_of_the_garbage_collector_are_counted(reader: InMemoryMetricReader) -> None:

@@ -28,7 +28,11 @@ from services.usage.usecases.publish import Publisher
 from services.usage.usecases.signals import Signals
 
 _EVENTS_A_TURN: Final = 200_000
+_EVENTS_AT_FIRST: Final = 50_000
 _FEWEST_EVENTS_A_TURN: Final = 1_000
+# A transaction has 5 s, whatever the machine is busy with beside it.
+_LONG_TURN_SECONDS: Final = 1.5
+_SHORT_TURN_SECONDS: Final = 0.6
 # The next turn's transactions may hold so many times the events of this one's.
 _DENSER: Final = 2
 _TICK_SECONDS: Final = 0.25
@@ -63,7 +67,8 @@ class Rollup:
         self._publisher = publisher
         self._metrics = metrics
         self._tracer = get_tracer("services.usage")
-        self._events_a_turn = self._most = events_a_turn
+        self._events_a_turn = events_a_turn
+        self._most = min(events_a_turn, _EVENTS_AT_FIRST)
         # Events in a transaction, by what the last turn had.
         self._density = rollup.MAX_EVENTS_A_TRANSACTION
 
@@ -75,6 +80,7 @@ class Rollup:
         Raises:
             sqlalchemy.exc.DBAPIError: nothing was taken in, or all of it if the commit came through.
         """
+        started = time.monotonic()
         try:
             taken = self._turn()
         except Exception:
@@ -83,14 +89,21 @@ class Rollup:
             self._most = min(self._events_a_turn, max(self._most // 4, _FEWEST_EVENTS_A_TURN))
             self._density = rollup.MAX_EVENTS_A_TRANSACTION
             raise
-        self._most = min(self._most * 2, self._events_a_turn)
         if taken is None:
             return None
         turn, moved = taken
+        self._size_up(turn, time.monotonic() - started)
         # The turn stands, whatever becomes of the counters.
         self._publisher.publish(turn, moved)
         self._count(moved)
         return turn
+
+    def _size_up(self, turn: Turn, seconds: float) -> None:
+        """Let the next turn take in what a transaction's time allows: what an event costs depends on the meters."""
+        if seconds > _LONG_TURN_SECONDS:
+            self._most = min(self._events_a_turn, max(self._most // 2, _FEWEST_EVENTS_A_TURN))
+        elif seconds < _SHORT_TURN_SECONDS and turn.as_of is None:
+            self._most = min(self._most * 2, self._events_a_turn)
 
     def forget(self) -> None:
         """Begin anew with the live counters: others may have moved totals, or a turn's end is not known."""
