@@ -19,9 +19,11 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import psutil
 
 from bench import fault_sender, load, machine, real_stack
 from bench.usage_stack import UsageStack, running
@@ -169,10 +171,7 @@ def _interval(ratios: list[float]) -> tuple[float, float]:
 
 
 def _megabytes(usage: UsageStack) -> float:
-    import psutil
-
-    found: Callable[[int], float] = lambda pid: psutil.Process(pid).memory_info().rss / 2**20  # noqa: E731
-    return max(found(process.pid) for process in usage.processes.values())
+    return float(max(psutil.Process(each.pid).memory_info().rss for each in usage.processes.values()) / 2**20)
 
 
 def _arguments() -> argparse.Namespace:

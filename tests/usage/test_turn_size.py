@@ -43,7 +43,7 @@ def test_long_turns_are_followed_by_smaller_and_short_ones_of_a_backlog_by_large
     clock = SimpleNamespace(now=0.0, seconds=0.0)
     begin = rollup.rollup.begin
 
-    def monotonic() -> float:
+    def perf_counter() -> float:
         clock.now += clock.seconds
         return float(clock.now)
 
@@ -51,7 +51,7 @@ def test_long_turns_are_followed_by_smaller_and_short_ones_of_a_backlog_by_large
         sizes.append(most)
         return begin(conn, most, density)
 
-    monkeypatch.setattr(rollup, "time", SimpleNamespace(**{**vars(time), "monotonic": monotonic}))
+    monkeypatch.setattr(rollup, "time", SimpleNamespace(**{**vars(time), "perf_counter": perf_counter}))
     monkeypatch.setattr(rollup.rollup, "begin", noted)
     for clock.seconds in (2.0, 2.0, 2.0, 2.0, 2.0, 1.0):
         # As dense as what comes behind it: by that the rollup knows how much may wait.

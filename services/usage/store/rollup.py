@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from services.usage.store import states
+from services.usage.store import places, states
 from services.usage.store.customers import PERIOD_END, PERIOD_START
 from services.usage.store.places import STRIPE
-from services.usage.store.states import BUCKET, MATCHES, NO_GROUP, PLAIN, QUARTER, TAKEN, TX
+from services.usage.store.states import AHEAD, BUCKET, MATCHES, NO_GROUP, PLAIN, QUARTER, TAKEN, TX
 from services.usage.tables import rollups
 
 # What one transaction may hold.
@@ -66,13 +66,11 @@ _IS_SAME_CLUSTER: Final = sa.text(
 _IN_SLICE: Final = (
     f"{{0}}.generation = :generation AND {{0}}.tx >= {TX.format('last')} AND {{0}}.tx < {TX.format('upto')}"
 )
-# What an older generation left was taken in before this one began, whatever the ids of its rows.
-_AHEAD: Final = f"generation = :generation AND tx >= {TX.format('last')}"
 _PENDING: Final = sa.text(
     f"""
-    SELECT EXISTS (SELECT FROM events WHERE {_AHEAD}) OR EXISTS (SELECT FROM changes WHERE {_AHEAD})
-        OR EXISTS (SELECT FROM edges WHERE {_AHEAD}) OR EXISTS (SELECT FROM recount_slices WHERE {_AHEAD})
-        OR EXISTS (SELECT FROM corrections WHERE {_AHEAD})
+    SELECT EXISTS (SELECT FROM events WHERE {AHEAD}) OR EXISTS (SELECT FROM changes WHERE {AHEAD})
+        OR EXISTS (SELECT FROM edges WHERE {AHEAD}) OR EXISTS (SELECT FROM recount_slices WHERE {AHEAD})
+        OR EXISTS (SELECT FROM corrections WHERE {AHEAD})
     """  # noqa: S608 - the parts are constants
 )
 _CUT: Final = sa.text(
@@ -330,8 +328,8 @@ def is_same_cluster(conn: sa.Connection) -> bool:
 
 def has_work(conn: sa.Connection) -> bool:
     """Say, without writing anything, whether something waits for the rollup."""
-    place = sa.select(rollups.c.generation, rollups.c.last).where(rollups.c.stripe == STRIPE)
-    return bool(conn.execute(_PENDING, conn.execute(place).one()._asdict()).scalar_one())
+    place = places.rollup(conn)
+    return bool(conn.execute(_PENDING, {"generation": place.generation, "last": place.last}).scalar_one())
 
 
 def prepare(conn: sa.Connection) -> None:

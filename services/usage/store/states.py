@@ -3,6 +3,9 @@
 from typing import Final
 
 TX: Final = "CAST(CAST(:{} AS text) AS xid8)"
+# Rows that the rollup has yet to come to. What an older generation left was taken in before this one began, whatever the
+# ids of its rows.
+AHEAD: Final = f"generation = :generation AND tx >= {TX.format('last')}"
 NO_GROUP: Final = "CAST('00000000-0000-0000-0000-000000000000' AS uuid)"
 # Of what a meter counted only after the seal that it would belong to.
 NEVER_BILLED: Final = -1

@@ -5,15 +5,14 @@ from typing import Final
 import sqlalchemy as sa
 
 from services.usage.store import places
-from services.usage.store.states import TAKEN, TX
+from services.usage.store.states import AHEAD, TAKEN
 
 # As many events as the least turn takes.
 _MOST: Final = 1_000
 _WAITING: Final = sa.text(
     f"""
     SELECT DISTINCT c.id, m.id
-    FROM (SELECT * FROM events WHERE generation = :generation AND tx >= {TX.format("last")}
-          ORDER BY tx LIMIT :most) AS e
+    FROM (SELECT * FROM events WHERE {AHEAD} ORDER BY tx LIMIT :most) AS e
     JOIN customers AS c ON c.number = e.customer
     JOIN meters AS m ON {TAKEN}
     """  # noqa: S608 - the parts are constants

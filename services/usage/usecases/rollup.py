@@ -80,19 +80,17 @@ class Rollup:
         Raises:
             sqlalchemy.exc.DBAPIError: nothing was taken in, or all of it if the commit came through.
         """
-        started = time.monotonic()
         try:
             taken = self._turn()
         except Exception:
             # Whether the totals moved is not known: the counters are written from what is stored.
             self.forget()
-            self._most = min(self._events_a_turn, max(self._most // 4, _FEWEST_EVENTS_A_TURN))
+            self._shrink(4)
             self._density = rollup.MAX_EVENTS_A_TRANSACTION
             raise
         if taken is None:
             return None
         turn, moved = taken
-        self._size_up(turn, time.monotonic() - started)
         # The turn stands, whatever becomes of the counters.
         self._publisher.publish(turn, moved)
         self._count(moved)
@@ -101,9 +99,12 @@ class Rollup:
     def _size_up(self, turn: Turn, seconds: float) -> None:
         """Let the next turn take in what a transaction's time allows: what an event costs depends on the meters."""
         if seconds > _LONG_TURN_SECONDS:
-            self._most = min(self._events_a_turn, max(self._most // 2, _FEWEST_EVENTS_A_TURN))
+            self._shrink(2)
         elif seconds < _SHORT_TURN_SECONDS and turn.as_of is None:
             self._most = min(self._most * 2, self._events_a_turn)
+
+    def _shrink(self, divisor: int) -> None:
+        self._most = min(self._events_a_turn, max(self._most // divisor, _FEWEST_EVENTS_A_TURN))
 
     def forget(self) -> None:
         """Begin anew with the live counters: others may have moved totals, or a turn's end is not known."""
@@ -123,7 +124,9 @@ class Rollup:
             rollup.advance(conn, turn)
         if taken.counted:
             self._density = min(_DENSER * taken.counted // (turn.upto - turn.last) + 1, rollup.MAX_EVENTS_A_TRANSACTION)
-        self._metrics.turned(time.perf_counter() - started, taken.age if taken.counted else None)
+        seconds = time.perf_counter() - started
+        self._size_up(turn, seconds)
+        self._metrics.turned(seconds, taken.age if taken.counted else None)
         return turn, moved
 
     def _take(self, conn: sa.Connection, turn: Turn) -> tuple[Taken, list[Moved]]:
