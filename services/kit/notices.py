@@ -5,12 +5,15 @@ NOTIFY serialises the commits of the transactions that hold it, so it is sent af
 
 import logging
 import threading
+from typing import Final
 
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 
 from services.kit.db import Database, is_unavailable
+
+_NOTIFY: Final = "SELECT pg_notify(%s, '')"
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +27,31 @@ def notify(database: Database, channel: str) -> None:
         if not is_unavailable(error):
             raise
         _log.debug("no notice sent", extra={"channel": channel}, exc_info=True)
+
+
+class Sender:
+    """Sends notices of one channel, many a second, on a connection of its own: by `notify` each costs ten times as much."""
+
+    def __init__(self, database: Database, channel: str) -> None:
+        self._database = database
+        self._channel = channel
+        self._conn: psycopg.Connection[tuple[object, ...]] | None = None
+
+    def send(self) -> None:
+        """Wake the listeners. Never fails for want of a database: they poll as well."""
+        try:
+            if self._conn is None:
+                self._conn = self._database.dedicated()
+            self._conn.execute(_NOTIFY, (self._channel,), prepare=True)
+        except psycopg.OperationalError:
+            self.close()
+            _log.debug("no notice sent", extra={"channel": self._channel}, exc_info=True)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
 
 
 class Listener:

@@ -41,8 +41,12 @@ class Notifier:
 
     def run(self, stop: threading.Event) -> None:
         """Send until stopped."""
-        while not stop.is_set():
-            if self._wanted.wait(_LOOK_UP_SECONDS):
-                self._wanted.clear()
-                notices.notify(self._database, channel(self._database))
-                stop.wait(_SECONDS_BETWEEN)
+        sender = notices.Sender(self._database, channel(self._database))
+        try:
+            while not stop.is_set():
+                if self._wanted.wait(_LOOK_UP_SECONDS):
+                    self._wanted.clear()
+                    sender.send()
+                    stop.wait(_SECONDS_BETWEEN)
+        finally:
+            sender.close()
