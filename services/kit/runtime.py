@@ -15,10 +15,8 @@ from typing import Final
 import psutil
 from opentelemetry.metrics import Meter, Observation
 
-from services.kit import metrics
+from services.kit import memory, metrics
 
-# Where Linux says how much memory a container may have: the second version of control groups, and the first.
-_LIMITS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 # What psutil tells apart, by what we call it; what a system does not tell is 0.
 _STATES: Final = {
     "user": ("user", "nice"),
@@ -41,7 +39,7 @@ class Runtime:
         self._folder = folder.absolute()
         self._disk = _disk(self._folder)
         self._process = psutil.Process()
-        self._memory = _memory_limit()
+        self._memory = memory.limit()
         self._processors = psutil.cpu_count() or 1
         self._used = (time.monotonic(), _processor_seconds(self._process))
         self._machine = _machine_seconds()
@@ -114,13 +112,6 @@ def _machine_memory() -> Iterable[Observation]:
 def _collections() -> Iterable[Observation]:
     for generation, stats in enumerate(gc.get_stats()):
         yield Observation(stats["collections"], {"cpython.gc.generation": str(generation)})
-
-
-def _memory_limit() -> int:
-    """Return how many bytes the process may have."""
-    machine = psutil.virtual_memory().total
-    given = (path.read_text().strip() for path in _LIMITS if path.is_file())
-    return min([machine, *(int(text) for text in given if text.isdecimal())])
 
 
 def _disk(folder: Path) -> dict[str, str]:
