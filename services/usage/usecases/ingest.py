@@ -1,6 +1,7 @@
 """Taking events in: judged one by one, stored in one transaction, acknowledged when that is durable."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
@@ -23,6 +24,7 @@ MAX_EVENTS: Final = 10_000
 _WORTHWHILE: Final = 250  # events: as much work as the transaction around them
 _DAY_US: Final = 86_400 * MICROSECONDS
 _MOST_SAMPLES: Final = 200_000
+_REPEATS_SECONDS: Final = 10.0
 # Spares the Python function that a NamedTuple's own constructor is.
 _new: Final = tuple.__new__
 
@@ -57,6 +59,8 @@ class Ingest:
         self._combined: Combiner[Placed, Verdict] = Combiner(
             self._store, places=writers, most=MAX_EVENTS, worthwhile=_WORTHWHILE
         )
+        # Events are new but where somebody sends again: then for a while by the statement that looks first.
+        self._repeats_until = 0.0
         self._sampled: set[tuple[bytes, bytes, int]] = set()
 
     def take(self, events: Sequence[Event], span_id: bytes) -> Sequence[Verdict]:
@@ -70,11 +74,7 @@ class Ingest:
             psycopg.OperationalError: the database is away, or the commit's outcome is not known. Nothing is
                 acknowledged; all of it may be sent again.
         """
-        placed = [
-            _new(Placed, (event, customer, reason, span_id, bool(event.trace_id) and self._is_sample(customer, event)))
-            for event, (customer, reason) in zip(events, self._catalogue.place(events), strict=True)
-        ]
-        samples = [index for index, each in enumerate(placed) if each.sampled]
+        placed, samples = self._placed(events, span_id)
         if samples:
             trace.get_current_span().set_attribute(KEEP, True)
         verdicts: Sequence[Verdict] = ()
@@ -87,26 +87,38 @@ class Ingest:
         self._notifier.notice()
         return verdicts
 
-    def _is_sample(self, customer: bytes, event: Event) -> bool:
-        """Say whether an event's trace is to be kept: the first that this process sees of a customer, type and day.
+    def _placed(self, events: Sequence[Event], span_id: bytes) -> tuple[list[Placed], list[int]]:
+        """Return events with their customers, and the places of those whose trace is to be kept.
 
-        Several processes may each keep one; the rollup points to the first of them.
+        That is the first that this process sees of a customer, type and day. Several processes may each keep one; the
+        rollup points to the first of them.
         """
-        if not customer:
-            return False
-        day = _day(customer, event)
-        if day in self._sampled:
-            return False
-        if len(self._sampled) >= _MOST_SAMPLES:
-            self._sampled.clear()
-        self._sampled.add(day)
-        return True
+        placed, samples, sampled = [], [], self._sampled
+        for index, (event, (customer, reason)) in enumerate(zip(events, self._catalogue.place(events), strict=True)):
+            is_sample = False
+            # Not a function of its own, nor is the day: both are asked for each event.
+            if customer and event.trace_id:
+                day = (customer, event.type, event.time // _DAY_US)
+                if day not in sampled:
+                    if len(sampled) >= _MOST_SAMPLES:
+                        sampled.clear()
+                    sampled.add(day)
+                    samples.append(index)
+                    is_sample = True
+            placed.append(_new(Placed, (event, customer, reason, span_id, is_sample)))
+        return placed, samples
 
     def _store(self, batch: Sequence[Placed]) -> Sequence[Verdict]:
         """Store a batch; where the database refuses some of its data, halve it until the event at fault stands alone."""
+        expect_new = time.monotonic() >= self._repeats_until
         try:
             with self._database.raw() as conn:
-                return store.write(conn, batch, self._clock())
+                return store.write(conn, batch, self._clock(), expect_new=expect_new)
+        except store.NOT_NEW:
+            if not expect_new:
+                raise
+            self._repeats_until = time.monotonic() + _REPEATS_SECONDS
+            return self._store(batch)
         except (psycopg.DataError, psycopg.IntegrityError):
             if len(batch) == 1:
                 _log.exception("the database refuses an event", extra={"event_id": batch[0].event.id.decode()})
