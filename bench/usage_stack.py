@@ -124,7 +124,11 @@ def prepare(address: str, customers: int, *, rich: bool = False) -> None:
         meters = meter_service_pb2_grpc.MeterServiceStub(channel)
         for meter in (*_PLAIN, *(_RICH if rich else ())):
             meters.CreateMeter(meter_service_pb2.CreateMeterRequest(meter=meter))
-        limits = limit_service_pb2_grpc.LimitServiceStub(channel)
+    with ExitStack() as stack:
+        # A connection for each caller: several server processes share connections, not calls.
+        own = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [stack.enter_context(grpc.insecure_channel(address, options=own)) for _ in range(_CALLERS)]
+        stubs = [limit_service_pb2_grpc.LimitServiceStub(each) for each in channels]
 
         def put(number: int) -> None:
             request = limit_service_pb2.PutEntitlementsRequest(
@@ -137,7 +141,7 @@ def prepare(address: str, customers: int, *, rich: bool = False) -> None:
             )
             limit = request.limits.add(meter="requests", kind=limit_service_pb2.LIMIT_KIND_SOFT)
             limit.limit.value = str(10**12)
-            limits.PutEntitlements(request)
+            stubs[number % _CALLERS].PutEntitlements(request)
 
         with ThreadPoolExecutor(_CALLERS) as callers:
             for _ in callers.map(put, range(customers)):

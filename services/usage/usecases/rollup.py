@@ -224,8 +224,11 @@ class RollupLoop:
         if turn is None:
             return _TICK_SECONDS
         self._advanced = time.monotonic()
+        if turn.as_of is None:
+            # It was cut: the next one is as full, whenever it comes.
+            return 0.0
         self._rest = min(_REST_PER_TURN * (self._advanced - started), _LONGEST_REST)
-        return 0.0 if turn.as_of is None else _TICK_SECONDS
+        return _TICK_SECONDS
 
     def _count_failure(self, error: Exception) -> None:
         """Count a round that failed, by whose usage waits for it where the database still says so."""
