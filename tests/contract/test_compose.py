@@ -18,6 +18,8 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = [f"{name}{suffix}" for name in ("usage", "billing", "payments", "alerts") for suffix in ("", "-worker")] + [
     "gateway"
 ]
+# In this order where spans are taken.
+REDACTION = ["transform/texts_in", "redaction", "transform/texts_out"]
 # Ends before the others start.
 ONCE = {"otel-collector-data"}
 # An image without a shell or a client to ask with: its readiness is not waited for.
@@ -146,11 +148,16 @@ def test_whoever_scrapes_the_gateway_has_the_rules_that_are_not_the_collectors()
     ]
 
 
-def test_the_agent_redacts_as_the_collector_does() -> None:
-    assert (
-        configuration("agent.yaml")["processors"]["redaction"]
-        == configuration("collector.yaml")["processors"]["redaction"]
-    )
+@pytest.mark.parametrize("name", REDACTION)
+def test_the_agent_redacts_as_the_collector_does(name: str) -> None:
+    assert configuration("agent.yaml")["processors"][name] == configuration("collector.yaml")["processors"][name]
+
+
+@pytest.mark.parametrize("name", ["collector.yaml", "gateway.yaml", "agent.yaml"])
+def test_names_and_statuses_of_spans_are_redacted_with_their_attributes(name: str) -> None:
+    pipelines = configuration(name)["service"]["pipelines"]
+    (taking,) = [each for key, each in pipelines.items() if key.startswith("traces") and each["receivers"] == ["otlp"]]
+    assert taking["processors"][-3:] == REDACTION
 
 
 @pytest.mark.parametrize(
