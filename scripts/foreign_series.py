@@ -4,7 +4,15 @@ from typing import Final
 
 # What Prometheus puts on every series that comes by OTLP (prometheus.yml promotes the resource's attributes).
 RESOURCE_LABELS: Final = frozenset(
-    {"job", "instance", "service_name", "service_namespace", "service_version", "deployment_environment_name"}
+    {
+        "job",
+        "instance",
+        "service_name",
+        "service_namespace",
+        "service_version",
+        "deployment_environment_name",
+        "host_name",
+    }
 )
 
 _EXPORTER: Final = ("exporter", "data_type")

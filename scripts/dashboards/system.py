@@ -152,12 +152,15 @@ def _machine() -> Row:
                 lines(
                     "Processors, memory",
                     Query(
-                        f"1 - {lowest('system_cpu_utilization_ratio', _IDLE)}",
-                        "processors busy",
+                        f"1 - {lowest('system_cpu_utilization_ratio', _IDLE, by=('host_name',))}",
+                        "{{host_name}} processors busy",
                     ),
-                    Query(latest("system_memory_utilization_ratio", 'state="used"'), "memory used"),
+                    Query(
+                        latest("system_memory_utilization_ratio", 'state="used"', by=("host_name",)),
+                        "{{host_name}} memory used",
+                    ),
                     unit=SHARE,
-                    shows="Share of the busiest machine's processor time that is used, and of the fullest one's memory.",
+                    shows="Share of each machine's processor time that is used, and of its memory.",
                     normal="below 80 %.",
                     bounds=warn_and_fail_at(0.8, 0.9),
                     alerts=("BillingCpuHigh", "BillingMemoryHigh", "BillingMemoryCritical"),
@@ -165,8 +168,8 @@ def _machine() -> Row:
                 lines(
                     "Disks",
                     Query(
-                        latest("system_filesystem_utilization_ratio", by=("device", "mountpoint")),
-                        "{{mountpoint}} ({{device}})",
+                        latest("system_filesystem_utilization_ratio", by=("host_name", "device", "mountpoint")),
+                        "{{host_name}} {{mountpoint}} ({{device}})",
                     ),
                     unit=SHARE,
                     shows="Used share of the disks that data folders are on.",
@@ -176,7 +179,10 @@ def _machine() -> Row:
                 ),
                 number(
                     "Room on the disks",
-                    Query(latest("billing_disk_free_bytes", by=("mountpoint",)), "{{mountpoint}}"),
+                    Query(
+                        latest("billing_disk_free_bytes", by=("host_name", "mountpoint")),
+                        "{{host_name}} {{mountpoint}}",
+                    ),
                     unit=BYTES,
                     shows="Bytes that may still be written.",
                     normal="more than a week's growth.",

@@ -5,6 +5,7 @@ What the rules answer is held by promtool (`make check`): otel-collector/prometh
 
 import re
 from pathlib import Path
+from functools import cache
 
 import click
 import promql_parser
@@ -16,7 +17,7 @@ from meterscope.usage.v1 import call_record_service_pb2, event_service_pb2
 from scripts.foreign_series import FOREIGN_SERIES, RESOURCE_LABELS
 from scripts.instruments import series as declared_series
 from services.kit.instruments import Counter, Gauge, Histogram
-from tests.dashboards.promql_reading import selectors
+from tests.dashboards.promql_reading import AGGREGATIONS, selectors
 from tests.rules.rule_files import ALERTS, PROMETHEUS, RECORDED, ROOT, RULES, RUNBOOKS, Rule, load_tests
 
 DECLARED = declared_series()
@@ -32,6 +33,7 @@ LATER = {
     "billing_payouts_total",
 }
 PROCESSES = {"gateway"} | {
+ENVIRONMENT = "deployment_environment_name"
     f"{service}{role}" for service in ("usage", "billing", "payments", "alerts") for role in ("", "-worker")
 }
 ALIASES = [rule for rule in RULES if rule.file == "older_names"]
@@ -46,7 +48,10 @@ def labels_of(name: str) -> set[str]:
     if name in FOREIGN_SERIES:
         return {*FOREIGN_SERIES[name], *RESOURCE_LABELS}
     assert name in RECORDED, f"{name} is declared by no metrics.py, no rule and not in scripts/foreign_series.py"
-    return {label for rule in RULES if rule.name == name for label in rule.content.get("labels", {})} | {"slo"}
+    return {label for rule in RULES if rule.name == name for label in rule.content.get("labels", {})} | {
+        "slo",
+        ENVIRONMENT,
+    }
 
 
 def check_query(query: str) -> None:
@@ -58,7 +63,7 @@ def check_query(query: str) -> None:
         declaration = DECLARED.get(selector.name or "")
         for matcher in selector.matchers.matchers:
             if matcher.name == "job":
-                assert matcher.value.removeprefix("meterscope/") in PROCESSES, str(matcher)
+                assert any(re.fullmatch(matcher.value, f"meterscope/{process}") for process in PROCESSES), str(matcher)
             if matcher.name == "le":
                 assert isinstance(declaration, Histogram)
                 assert float(matcher.value) in declaration.boundaries
@@ -122,7 +127,8 @@ def test_an_older_name_is_one_series_of_its_own_never_a_sum() -> None:
 def test_each_kind_of_instrument_is_read_in_its_form(rule: Rule) -> None:
     for asked in selectors(rule.expr):
         declaration = DECLARED.get(asked.name)
-        if asked.within[-1:] == ("absent_over_time",):
+        # Whether it is there at all.
+        if asked.within[-1:] in {("absent_over_time",), ("last_over_time",), ("group",)}:
             continue
         if isinstance(declaration, Counter | Histogram):
             assert asked.within[-2:] in (("sum", "rate"), ("sum", "increase")), asked
@@ -130,7 +136,7 @@ def test_each_kind_of_instrument_is_read_in_its_form(rule: Rule) -> None:
             assert "le" in asked.grouped
         if isinstance(declaration, Gauge):
             # One process of several may still show what it read last; of a machine's processors it is the mean.
-            assert "max" in asked.within or (asked.name, asked.within[-2]) == ("system_cpu_utilization_ratio", "avg")
+            assert "max" in asked.within or (asked.name, asked.within[-1]) == ("system_cpu_utilization_ratio", "avg")
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=str)
@@ -144,8 +150,22 @@ def test_a_share_or_a_quantile_asks_for_a_least_number(alert: Rule) -> None:
 
 @pytest.mark.parametrize("alert", ALERTS, ids=str)
 def test_what_must_be_there_is_missed_when_it_is_gone(alert: Rule) -> None:
-    is_about_absence = alert.name.endswith(("Down", "Missing", "Stopped", "Unchecked"))
-    assert is_about_absence == ("absent_over_time(" in alert.expr)
+    assert alert.is_about_absence == alert.name.endswith(("Down", "Missing", "Stopped", "Unchecked"))
+
+
+@pytest.mark.parametrize("rule", OTHERS, ids=str)
+def test_environments_are_never_added_up(rule: Rule) -> None:
+    for asked in selectors(rule.expr):
+        if set(asked.within) & AGGREGATIONS:
+            assert ENVIRONMENT in asked.grouped, asked
+    for labels in re.findall(r"\b(?:on|ignoring) \(([^)]*)\)", rule.expr):
+        # A budget is the same everywhere.
+        assert ENVIRONMENT in labels or labels == "slo"
+
+
+def test_every_process_is_expected_in_every_environment() -> None:
+    jobs = [rule.content["labels"]["job"] for rule in RULES if rule.name == "meterscope:process:expected"]
+    assert sorted(jobs) == sorted(f"meterscope/{process}" for process in PROCESSES)
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=str)
