@@ -187,7 +187,8 @@ def is_well_formed(asked: Asked) -> bool:
     if (
         isinstance(declaration, Gauge)
         or asked.name in RECORDED
-        or asked.name.startswith(("otelcol_process", "otelcol_exporter_queue"))
+        or asked.name.startswith(("otelcol_process_", "otelcol_exporter_queue"))
+        or asked.name.endswith("_traces_on_memory")
     ):
         return innermost[-1:] in (("max",), ("min",))
     if isinstance(declaration, Counter | Histogram) or asked.name in FOREIGN_SERIES:
