@@ -3,9 +3,10 @@
 What the rules answer is held by promtool (`make check`): otel-collector/prometheus/tests.
 """
 
+import ast
 import re
-from pathlib import Path
 from functools import cache
+from pathlib import Path
 
 import click
 import promql_parser
@@ -32,10 +33,11 @@ LATER = {
     "billing_payout_duration_seconds_sum",
     "billing_payouts_total",
 }
-PROCESSES = {"gateway"} | {
 ENVIRONMENT = "deployment_environment_name"
+PROCESSES = {"gateway"} | {
     f"{service}{role}" for service in ("usage", "billing", "payments", "alerts") for role in ("", "-worker")
 }
+LOGGING = {"debug", "info", "warning", "error", "exception", "critical", "log", "uncaught"}
 ALIASES = [rule for rule in RULES if rule.file == "older_names"]
 OTHERS = [rule for rule in RULES if rule.file != "older_names"]
 
@@ -257,6 +259,28 @@ def queries() -> list[str]:
 @pytest.mark.parametrize("query", queries())
 def test_a_runbook_s_queries_ask_for_what_is_there(query: str) -> None:
     check_query(query)
+
+
+@cache
+def logged() -> set[str]:
+    """Every message that a process may log, as it is in the code."""
+    calls = (
+        node
+        for folder in ("services", "gateway", "meterscope")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    )
+    said = (call.args for call in calls if call.func.attr in LOGGING)
+    return {str(each.value) for texts in said for each in texts if isinstance(each, ast.Constant)}
+
+
+@pytest.mark.parametrize("path", runbooks(), ids=lambda path: path.stem)
+def test_the_words_that_a_runbook_looks_for_in_logs_are_those_of_a_message(path: Path) -> None:
+    for block in re.findall(r"```logql\n(.*?)```", path.read_text(), flags=re.DOTALL):
+        for words in re.findall(r'\|[=~] "([^"]+)"', block):
+            for word in words.split("|"):
+                assert any(word in message for message in logged()), word
 
 
 def corrected() -> list[str]:
