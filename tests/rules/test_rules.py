@@ -198,6 +198,17 @@ def test_an_alert_s_name_is_its_own_and_what_is_tested_is_there() -> None:
     assert tested == {path.name for path in (PROMETHEUS / "rules").glob("*.yml")}
 
 
+def test_who_must_be_there_is_known_before_others_are_asked_about() -> None:
+    for path in sorted((PROMETHEUS / "tests").glob("*.yml")):
+        test = yaml.safe_load(path.read_text())
+        rules = [yaml.safe_load((path.parent / name).read_text()) for name in test["rule_files"]]
+        groups = {group["name"] for each in rules for group in each["groups"]}
+        # To promtool a group that is not in the order is as early as the first.
+        if "environments" in groups:
+            assert test["group_eval_order"][0] == "environments"
+            assert set(test["group_eval_order"]) == groups
+
+
 def test_the_promise_of_ingest_is_about_the_methods_that_bring_usage() -> None:
     methods = {
         f"{service.full_name}/{method.name}"
