@@ -137,7 +137,10 @@ def test_values_of_any_shape_are_redacted() -> None:
 
 def test_names_of_secrets_are_known() -> None:
     assert all(
-        map(is_secret_name, ["password", "db.password", "X-Api-Key", "access_token", "set-cookie", "sentry_dsn"])
+        map(
+            is_secret_name,
+            ["password", "db.password", "X-Api-Key", "access_token", "set-cookie", "sentry_dsn", "db_pwd"],
+        )
     )
     assert not any(map(is_secret_name, ["tokens", "customer_id", "design", "company"]))
 
