@@ -19,7 +19,19 @@ SECTIONS: Final = {
     "gateway": ("gateway.settings", "Settings"),
 }
 COMPOSE: Final = """
-# --- docker-compose.yml: set these three
+# --- docker-compose.yml
+# It passes on what is set above, but for addresses, folders and schemas, which are its own, and what is read instead of
+# several. Beside that OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG, OTEL_BSP_MAX_QUEUE_SIZE,
+# OTEL_BLRP_MAX_QUEUE_SIZE, OTEL_SDK_DISABLED, and these:
+# how long the collector waits for a trace's spans before it decides whether to keep it
+#COLLECTOR_DECISION_WAIT=30s
+# per cent of the traces that it keeps for no reason of their own
+#COLLECTOR_SAMPLED_PERCENT=10
+# its name among several
+#COLLECTOR_INSTANCE=collector
+# what goes before the paths of runbooks in alerts, with a slash at its end
+#RUNBOOKS_URL=
+# Set these three.
 METERSCOPE_SERVICE_TOKEN=
 POSTGRES_PASSWORD=
 VALKEY_PASSWORD=

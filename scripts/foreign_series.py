@@ -4,7 +4,15 @@ from typing import Final
 
 # What Prometheus puts on every series that comes by OTLP (prometheus.yml promotes the resource's attributes).
 RESOURCE_LABELS: Final = frozenset(
-    {"job", "instance", "service_name", "service_namespace", "service_version", "deployment_environment_name"}
+    {
+        "job",
+        "instance",
+        "service_name",
+        "service_namespace",
+        "service_version",
+        "deployment_environment_name",
+        "host_name",
+    }
 )
 
 _EXPORTER: Final = ("exporter", "data_type")
@@ -20,6 +28,11 @@ FOREIGN_SERIES: Final[dict[str, tuple[str, ...]]] = {
     **{f"otelcol_exporter_enqueue_failed_{signal}_total": _EXPORTER for signal in _SIGNALS},
     "otelcol_exporter_queue_size": _EXPORTER,
     "otelcol_exporter_queue_capacity": _EXPORTER,
+    "otelcol_processor_tail_sampling_new_trace_id_received_total": (),
+    "otelcol_processor_tail_sampling_sampling_traces_on_memory": (),
+    "otelcol_processor_tail_sampling_sampling_trace_dropped_too_early_total": (),
+    "otelcol_processor_tail_sampling_sampling_decision_timer_latency_milliseconds_bucket": ("le",),
+    "otelcol_processor_tail_sampling_early_releases_from_cache_decision_total": ("sampled",),
     "otelcol_process_memory_rss_bytes": (),
     "otelcol_process_uptime_seconds_total": (),
     # The collector, of spans.

@@ -28,7 +28,6 @@ def board(
     rows: Sequence[Row],
     *,
     variables: Sequence[Any] = (),
-    by_environment: bool = True,
     since: str = "now-6h",
 ) -> model.Dashboard:
     """Return a dashboard.
@@ -39,14 +38,13 @@ def board(
         shows: what it is for.
         rows: what is on it; each sequence of panels within a row fills the width.
         variables: beside those that all have.
-        by_environment: whether the queries ask for the chosen environments.
         since: the range that it shows at first.
     """
     made = dashboard.Dashboard(f"Meterscope · {title}").uid(uid).description(shows).tags([TAG]).readonly()
     made = made.refresh("30s").time(since, "now").timezone("browser").tooltip(model.DashboardCursorSync.CROSSHAIR)
     others = dashboard.DashboardLink("Meterscope").type(model.DashboardLinkType.DASHBOARDS).tags([TAG])
     made = made.link(others.as_dropdown(True).include_vars(True).keep_time(True))
-    made = made.annotation(_alerts()).variables([*([environment()] if by_environment else []), *variables, _runbooks()])
+    made = made.annotation(_alerts()).variables([environment(), *variables, _runbooks()])
     number = 0
     for row in rows:
         number += 1

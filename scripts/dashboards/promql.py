@@ -45,7 +45,7 @@ def quantile(share: float, histogram: str, *matchers: str, by: Sequence[str] = (
 
 
 def foreign_latest(gauge: str, *, by: Sequence[str] = ()) -> str:
-    """Return a gauge's value that is not our processes' own, and so of no environment: the collector's."""
+    """Return a gauge's value that is not our processes' own, of all environments: the collector's."""
     return f"max{_by(by)}({gauge})"
 
 

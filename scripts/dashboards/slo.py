@@ -18,7 +18,7 @@ from scripts.dashboards.panel import (
     lines,
     number,
 )
-from scripts.dashboards.promql import foreign_latest, foreign_quantile
+from scripts.dashboards.promql import latest, quantile
 
 _WINDOWS: Final = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 _PROMISES: Final = {
@@ -26,6 +26,9 @@ _PROMISES: Final = {
     "gateway-availability": "99.9 % of the REST requests are not answered with 5xx.",
     "gateway-latency": "99 % of the REST requests are answered within 0.5 s, uploads of files apart.",
 }
+# A ratio of what is of the same environment.
+_OF: Final = ("slo", "deployment_environment_name")
+_LEGEND: Final = "{{slo}} {{deployment_environment_name}}"
 _BOUNDS: Final = (Bound(1, "yellow"), Bound(6, "orange"), Bound(14.4, "red"))
 _ALERTS: Final = ("BillingErrorBudgetBurnFast", "BillingErrorBudgetBurnSlow")
 
@@ -35,9 +38,8 @@ def slo() -> Dashboard:
     return board(
         "meterscope-slo",
         "SLOs",
-        "What is promised over 30 days, how fast the error budgets burn, and what is left of them; all environments together.",
+        "What is promised over 30 days, how fast the error budgets burn, and what is left of them; of the worst of the chosen environments.",
         [_budgets(), _burns(), _requests(), _latency()],
-        by_environment=False,
         since="now-24h",
     )
 
@@ -49,7 +51,7 @@ def _budgets() -> Row:
             [
                 number(
                     "Left of 30 days' budget",
-                    Query(f"1 - {foreign_latest('meterscope:slo_burn:rate30d', by=('slo',))}", "{{slo}}"),
+                    Query(f"1 - {latest('meterscope:slo_burn:rate30d', by=('slo',))}", "{{slo}}"),
                     unit=SHARE,
                     shows="How much of the errors that 30 days may bring is left. Below 0 the promise is broken. Worked out every "
                     "five minutes; empty where there were no requests.",
@@ -60,7 +62,7 @@ def _budgets() -> Row:
                 ),
                 number(
                     "Burns now, over an hour",
-                    Query(foreign_latest("meterscope:slo_burn:rate1h", by=("slo",)), "{{slo}}"),
+                    Query(latest("meterscope:slo_burn:rate1h", by=("slo",)), "{{slo}}"),
                     unit=COUNT,
                     shows="How many times faster than it may each budget burnt in the last hour: 1 uses it up in exactly 30 days.",
                     normal="below 1.",
@@ -77,9 +79,7 @@ def _burns() -> Row:
 
 
 def _burn(name: str, promise: str) -> Panel:
-    windows = (
-        Query(foreign_latest(f'meterscope:slo_burn:rate{window}{{slo="{name}"}}', by=()), window) for window in _WINDOWS
-    )
+    windows = (Query(latest(f"meterscope:slo_burn:rate{window}", f'slo="{name}"'), window) for window in _WINDOWS)
     return lines(
         f"{name}",
         *windows,
@@ -93,15 +93,15 @@ def _burn(name: str, promise: str) -> Panel:
 
 
 def _requests() -> Row:
-    failures = foreign_latest("meterscope:slo_failures:rate5m", by=("slo",))
-    requests = foreign_latest("meterscope:slo_requests:rate5m", by=("slo",))
+    failures = latest("meterscope:slo_failures:rate5m", by=_OF)
+    requests = latest("meterscope:slo_requests:rate5m", by=_OF)
     return Row(
         "Requests",
         [
             [
                 lines(
                     "Kept promises",
-                    Query(f"1 - {failures} / ({requests} > 0)", "{{slo}}"),
+                    Query(f"1 - {failures} / ({requests} > 0)", _LEGEND),
                     unit=SHARE,
                     shows="Share of the requests of 5 minutes that were answered as promised.",
                     normal="100 %.",
@@ -110,14 +110,14 @@ def _requests() -> Row:
                 ),
                 lines(
                     "Requests",
-                    Query(requests, "{{slo}}"),
+                    Query(requests, _LEGEND),
                     unit=REQUESTS_PER_SECOND,
                     shows="Requests each second that the promises are about.",
                     normal="follows the day of your customers.",
                 ),
                 lines(
                     "Broken promises",
-                    Query(failures, "{{slo}}"),
+                    Query(failures, _LEGEND),
                     unit=REQUESTS_PER_SECOND,
                     shows="Requests each second that were not answered as promised.",
                     normal="0.",
@@ -129,7 +129,7 @@ def _requests() -> Row:
 
 
 def _latency() -> Row:
-    rest = 'billing_http_request_duration_seconds_bucket{route=~"/v1/.*", route!~".*:import"}'
+    rest = ('route=~"/v1/.*"', 'route!~".*:import"')
     return Row(
         "Latency",
         [
@@ -137,10 +137,7 @@ def _latency() -> Row:
                 lines(
                     "REST without uploads",
                     *(
-                        Query(
-                            f"histogram_quantile({share}, sum by (le) (rate({rest}[$__rate_interval])))",
-                            f"p{share * 100:.0f}",
-                        )
+                        Query(quantile(share, "billing_http_request_duration_seconds", *rest), f"p{share * 100:.0f}")
                         for share in (0.5, 0.95, 0.99)
                     ),
                     unit=SECONDS,
@@ -152,9 +149,7 @@ def _latency() -> Row:
                 lines(
                     "Events until acknowledged",
                     *(
-                        Query(
-                            foreign_quantile(share, "billing_event_ingestion_duration_seconds"), f"p{share * 100:.0f}"
-                        )
+                        Query(quantile(share, "billing_event_ingestion_duration_seconds"), f"p{share * 100:.0f}")
                         for share in (0.5, 0.95, 0.99)
                     ),
                     unit=SECONDS,

@@ -6,8 +6,10 @@ from scripts.dashboards.board import Row, board, service
 from scripts.dashboards.panel import (
     BYTES,
     COUNT,
+    MILLISECONDS,
     PER_SECOND,
     SHARE,
+    Panel,
     Query,
     bars,
     fail_at,
@@ -17,12 +19,13 @@ from scripts.dashboards.panel import (
     warn_and_fail_at,
     warn_at,
 )
-from scripts.dashboards.promql import foreign_latest, foreign_per_second, latest, lowest, per_second
+from scripts.dashboards.promql import foreign_latest, foreign_per_second, foreign_quantile, latest, lowest, per_second
 
 _OF_SERVICE = 'service_name=~"$service"'
 _PROCESS = ("service_name", "instance")
 _IDLE = 'state="idle"'
 _SIGNALS = ("spans", "metric_points", "log_records")
+_SAMPLING = "otelcol_processor_tail_sampling"
 # Sent the latest points only, and may be away: the rule leaves it out as well.
 _NO_SINK = 'exporter!="otlp_grpc/sink"'
 
@@ -152,12 +155,15 @@ def _machine() -> Row:
                 lines(
                     "Processors, memory",
                     Query(
-                        f"1 - {lowest('system_cpu_utilization_ratio', _IDLE)}",
-                        "processors busy",
+                        f"1 - {lowest('system_cpu_utilization_ratio', _IDLE, by=('host_name',))}",
+                        "{{host_name}} processors busy",
                     ),
-                    Query(latest("system_memory_utilization_ratio", 'state="used"'), "memory used"),
+                    Query(
+                        latest("system_memory_utilization_ratio", 'state="used"', by=("host_name",)),
+                        "{{host_name}} memory used",
+                    ),
                     unit=SHARE,
-                    shows="Share of the busiest machine's processor time that is used, and of the fullest one's memory.",
+                    shows="Share of each machine's processor time that is used, and of its memory.",
                     normal="below 80 %.",
                     bounds=warn_and_fail_at(0.8, 0.9),
                     alerts=("BillingCpuHigh", "BillingMemoryHigh", "BillingMemoryCritical"),
@@ -165,8 +171,8 @@ def _machine() -> Row:
                 lines(
                     "Disks",
                     Query(
-                        latest("system_filesystem_utilization_ratio", by=("device", "mountpoint")),
-                        "{{mountpoint}} ({{device}})",
+                        latest("system_filesystem_utilization_ratio", by=("host_name", "device", "mountpoint")),
+                        "{{host_name}} {{mountpoint}} ({{device}})",
                     ),
                     unit=SHARE,
                     shows="Used share of the disks that data folders are on.",
@@ -176,7 +182,10 @@ def _machine() -> Row:
                 ),
                 number(
                     "Room on the disks",
-                    Query(latest("billing_disk_free_bytes", by=("mountpoint",)), "{{mountpoint}}"),
+                    Query(
+                        latest("billing_disk_free_bytes", by=("host_name", "mountpoint")),
+                        "{{host_name}} {{mountpoint}}",
+                    ),
                     unit=BYTES,
                     shows="Bytes that may still be written.",
                     normal="more than a week's growth.",
@@ -302,5 +311,53 @@ def _collector() -> Row:
                     bounds=warn_at(400 * 1024 * 1024),
                 ),
             ],
+            _sampling(),
         ],
     )
+
+
+def _sampling() -> list[Panel]:
+    late = f"{_SAMPLING}_early_releases_from_cache_decision_total"
+    return [
+        lines(
+            "Traces that wait for a decision",
+            Query(foreign_latest(f"{_SAMPLING}_sampling_traces_on_memory", by=("instance",)), "{{instance}}"),
+            unit=COUNT,
+            shows="Traces that each collector holds until it decides whether to keep them, 30 s after they began.",
+            normal="below 50,000, which is all that it holds: then the oldest are given up.",
+            bounds=warn_and_fail_at(40_000, 50_000),
+        ),
+        lines(
+            "Traces given up before a decision",
+            Query(foreign_per_second(f"{_SAMPLING}_sampling_trace_dropped_too_early_total"), "given up"),
+            unit=PER_SECOND,
+            shows="Traces that made room for newer ones each second, before it was decided whether to keep them.",
+            normal="0.",
+            bounds=fail_at(0.001),
+            alerts=("BillingCollectorTracesDropped",),
+        ),
+        lines(
+            "Time that decisions take",
+            *(
+                Query(
+                    foreign_quantile(share, f"{_SAMPLING}_sampling_decision_timer_latency_milliseconds"),
+                    f"p{share * 100:.0f}",
+                )
+                for share in (0.5, 0.95)
+            ),
+            unit=MILLISECONDS,
+            shows="How long a turn takes in which the collector decides on the traces whose wait is over. There is one each second.",
+            normal="below 100 ms.",
+            bounds=warn_and_fail_at(500, 1000),
+        ),
+        lines(
+            "Spans after the decision",
+            *(
+                Query(f"{foreign_per_second(late, matcher)} or vector(0)", legend)
+                for matcher, legend in (('sampled="true"', "kept"), ('sampled="false"', "not kept"))
+            ),
+            unit=PER_SECOND,
+            shows="Spans each second that come when their trace has been decided on already. They share its fate.",
+            normal="few; jobs that ran for longer than 30 s.",
+        ),
+    ]

@@ -35,11 +35,21 @@ _PATTERNS: Final = (
     ),
     (("eyj",), re.compile(r"\beyJ[\w-]{6,}\.[\w-]+(?:\.[\w-]*)?"), "[redacted token]"),
     (("bearer", "basic"), re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 [redacted]"),
+    # Cookie: a=1; b=2: all that follows, pair by pair
+    (
+        ("cookie",),
+        re.compile(
+            r"(?i)(cookie)"
+            r"(\\*[\"']?\s*[=:]\s*|\\*[\"']\s*,\s*)"
+            r"b?(?:\\*\"[^\"]*\"?|\\*'[^']*'?|[^\s\"',;&})\\]+(?:;\s*[^\s\"',;&})\\]+)*)"
+        ),
+        r"\1\2[redacted]",
+    ),
     # name=value, name: "a value", ("name", "value"), with or without the backslashes of a text within a text
     (
-        ("passw", "secret", "token", "api", "authorization", "private"),
+        ("passw", "pwd", "secret", "token", "api", "authorization", "private", "dsn"),
         re.compile(
-            r"(?i)(password|passwd|secret|token|api[_-]?key|authorization|private[_-]?key)"
+            r"(?i)(password|passwd|pwd|secret|token|api[_-]?key|authorization|private[_-]?key|dsn)"
             r"(\\*[\"']?\s*[=:]\s*|\\*[\"']\s*,\s*)"
             r"b?(?:\\*\"[^\"]*\"?|\\*'[^']*'?|[^\s\"',;&})\\]+)"
         ),
@@ -56,15 +66,27 @@ _PATTERNS: Final = (
 )
 _EMAIL: Final = re.compile(r"[\w.%+-]{1,64}(?:@|%40)[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,}")
 _SECRET_NAMES: Final = re.compile(
-    r"(?i)password|passwd|secret|token$|api[_.-]?key|authorization|card[_.-]?number|cookie|credential"
+    r"(?i)password|passwd|pwd$|secret|token$|api[_.-]?key|authorization|card[_.-]?number|cookie|credential"
     r"|private[_.-]?key|dsn$|^(?:pan|cvc|cvv)$"
 )
-# Payment cards begin with 2 to 6; what begins with 1 is a time stamp.
-# Nor is it the beginning of a UUID.
-_CARD: Final = re.compile(
-    r"(?<![A-Za-z0-9])(?<!\d\.)[2-6](?:(?:%20|[ +-])?\d){12,18}"
-    r"(?![A-Za-z0-9]|\.\d|-[\da-fA-F]{4}-[\da-fA-F]{12}(?![A-Za-z0-9]))"
+# Whose cards begin with what (ISO/IEC 7812-1; the networks publish their ranges), and how many digits they have. Numbers
+# of 15 digits are else devices' (IMEI), which pass the Luhn check as well.
+_NETWORKS: Final = (
+    (re.compile(r"4"), {13, 16, 19}),  # Visa
+    (re.compile(r"5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720"), {16}),  # Mastercard
+    (re.compile(r"3[47]|2131|1800"), {15}),  # American Express; old ones of JCB
+    (re.compile(r"30[0-5]|36|3[89]"), {14, 16}),  # Diners Club
+    (re.compile(r"35(?:2[89]|[3-8])|6[0245]|508"), {16, 17, 18, 19}),  # JCB, Discover, UnionPay, RuPay
+    (re.compile(r"50|5[6-8]|6[37]"), {16, 17, 18, 19}),  # Maestro
+    (re.compile(r"220[0-4]"), {16, 17, 18, 19}),  # Mir
 )
+_CARD_LENGTHS: Final = range(13, 20)
+# A UUID, which is left as it is; or groups of digits: a card's number, and what may stand before and behind it.
+_DIGITS: Final = re.compile(
+    r"(?<![A-Za-z0-9])(?:(?P<uuid>[\da-fA-F]{8}(?:-[\da-fA-F]{4}){3}-[\da-fA-F]{12})"
+    r"|(?<!\d\.)\d(?:(?:%20|[ +-])?\d){12,30})(?![A-Za-z0-9]|\.\d)"
+)
+_GROUP: Final = re.compile(r"%20|[ +-]|\d+")
 # A telephone number (ITU-T E.164): no more than 15 digits, and a + that stands for no space of a form.
 _PHONE: Final = re.compile(r"(?<![A-Za-z0-9=])\+\d{13,15}")
 _HARMLESS: Final = (bool, float, Decimal, date, timedelta, type(None))
@@ -78,7 +100,7 @@ def redact(text: str) -> str:
             text = pattern.sub(replacement, text)
     if "@" in text or "%40" in text:
         text = _EMAIL.sub("[redacted e-mail]", text)
-    return _CARD.sub(_redact_card, text)
+    return _DIGITS.sub(_redact_card, text)
 
 
 def redact_value(value: Any, name: str = "") -> Any:
@@ -107,8 +129,14 @@ def is_secret_name(name: str) -> bool:
 
 
 def is_card_number(digits: str) -> bool:
-    """Say whether 13 to 19 digits pass the Luhn check of ISO/IEC 7812-1, as every payment card number does."""
-    if not 13 <= len(digits) <= 19:  # noqa: PLR2004 - lengths of ISO/IEC 7812-1
+    """Say whether digits are a payment card's: of a network's range and length, with the right check digit."""
+    is_issued = any(len(digits) in lengths and begin.match(digits) for begin, lengths in _NETWORKS)
+    return is_issued and has_check_digit(digits)
+
+
+def has_check_digit(digits: str) -> bool:
+    """Say whether 13 to 19 digits pass the Luhn check of ISO/IEC 7812-1, as card numbers do, and one in ten of others."""
+    if len(digits) not in _CARD_LENGTHS:
         return False
     total = 0
     for place, digit in enumerate(reversed(digits)):
@@ -118,7 +146,20 @@ def is_card_number(digits: str) -> bool:
 
 
 def _redact_card(match: re.Match[str]) -> str:
-    if match.start() and (phone := _PHONE.match(match.string, match.start() - 1)) and phone.end() == match.end():
-        return match.group()
-    digits = re.sub(r"%20|[ +-]", "", match.group())
-    return "[redacted card]" if is_card_number(digits) else match.group()
+    """Redact the card among groups of digits, which may be followed by its date and code."""
+    text = match.group()
+    if match["uuid"]:
+        return text
+    groups = [group for group in _GROUP.finditer(text) if group.group().isdecimal()]
+    for place, first in enumerate(groups):
+        start = first.start()
+        for last in reversed(groups[place:]):
+            digits = re.sub(r"%20|[ +-]", "", text[start : last.end()])
+            if is_card_number(digits) and not _is_phone(match.string, match.start() + start, len(digits)):
+                return f"{text[:start]}[redacted card]{text[last.end() :]}"
+    return text
+
+
+def _is_phone(text: str, start: int, length: int) -> bool:
+    phone = _PHONE.match(text, start - 1) if start else None
+    return phone is not None and phone.end() == start + length

@@ -100,15 +100,18 @@ def setup(service: str, settings: KitSettings, *, role: str, readers: Sequence[M
         readers: further metric readers.
     """
     name = f"{service}-worker" if role == "worker" else service
-    resource = Resource.create(
-        {
-            "service.name": name,
-            "service.namespace": "meterscope",
-            "service.version": settings.version,
-            "service.instance.id": f"{socket.gethostname()}-{os.getpid()}",
-            "deployment.environment.name": settings.environment,
-            "process.pid": os.getpid(),
-        }
+    # Of a machine's containers each has a host name of its own: OTEL_RESOURCE_ATTRIBUTES may name the machine.
+    resource = Resource({"host.name": socket.gethostname()}).merge(
+        Resource.create(
+            {
+                "service.name": name,
+                "service.namespace": "meterscope",
+                "service.version": settings.version,
+                "service.instance.id": f"{socket.gethostname()}-{os.getpid()}",
+                "deployment.environment.name": settings.environment,
+                "process.pid": os.getpid(),
+            }
+        )
     )
     propagate.set_global_textmap(CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()]))
     telemetry = Telemetry()

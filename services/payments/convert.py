@@ -14,7 +14,7 @@ from meterscope.payments.v1 import payment_service_pb2 as payments
 from services.kit import paging
 from services.kit.errors import InvalidArgument
 from services.kit.money import money_from_proto, money_to_proto
-from services.kit.redaction import is_card_number
+from services.kit.redaction import has_check_digit
 from services.payments.domain.method import NewPaymentMethod, PaymentMethod
 from services.payments.domain.payment import Attempt, AttemptState, NewPayment, Payment, PaymentState
 from services.payments.errors import card_number_refused
@@ -71,7 +71,7 @@ def new_method(request: methods.CreatePaymentMethodRequest) -> NewPaymentMethod:
     """
     token = text(request.payment_method.provider_token, "payment_method.provider_token")
     digits = re.sub(r"[\s.\-/]", "", token)
-    if digits.isdecimal() and is_card_number(digits):
+    if digits.isdecimal() and has_check_digit(digits):
         raise card_number_refused("payment_method.provider_token")
     text(request.request_id, "request_id", required=False)
     return NewPaymentMethod(

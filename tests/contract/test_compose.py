@@ -1,5 +1,6 @@
 """docker-compose.yml cannot be run without an engine; what can be read off it is held here, to `make stack` as well."""
 
+import importlib
 import re
 import sys
 import tomllib
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from services.kit.settings import variables
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "scripts"))
@@ -18,8 +21,24 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = [f"{name}{suffix}" for name in ("usage", "billing", "payments", "alerts") for suffix in ("", "-worker")] + [
     "gateway"
 ]
+# In this order where spans are taken.
+REDACTION = ["transform/texts_in", "redaction", "transform/texts_out"]
 # Ends before the others start.
 ONCE = {"otel-collector-data"}
+# What containers do not take from outside, each for its reason.
+UNPASSED = {
+    "METERSCOPE_DATA_DIR": "unset, the working folder's disk is watched: the engine's",
+    "METERSCOPE_METRICS_SINK": "there is a collector",
+    "METERSCOPE_TRACE_FILE": "a container's file system is read-only",
+    "LOG_DIR": "likewise; log lines go to standard output and to Loki",
+    "LOG_FILE_BYTES": "of log files",
+    "LOG_RETENTION_DAYS": "of log files",
+    "LOG_FILES": "of log files",
+    **{f"METERSCOPE_{name}_SCHEMA": "each database is the service's own" for name in ("USAGE", "PAYMENTS", "ALERTS")},
+    "METERSCOPE_BILLING_SCHEMA": "likewise",
+}
+# Ours to set: addresses inside, and what holds passwords.
+FIXED = re.compile(r"METERSCOPE_\w+_ADDRESS|\w+_DATABASE_URL|REDIS_URL|OTEL_EXPORTER_OTLP_ENDPOINT")
 # An image without a shell or a client to ask with: its readiness is not waited for.
 UNASKED = {"otel-collector"}
 # The stack's programs as docker-compose.yml names them, and in programs.toml.
@@ -64,6 +83,37 @@ def test_our_processes_start_modules_that_are_there(name: str) -> None:
     command = SERVICES[name]["command"]
     assert command[:2] == ["python", "-m"]
     assert (ROOT / command[2].replace(".", "/") / "__main__.py").exists()
+
+
+def declared(name: str) -> set[str]:
+    """The first names of the variables that a process reads."""
+    module = SERVICES[name]["command"][2]
+    return {spec.names[0] for spec in variables(importlib.import_module(f"{module}.settings").Settings).values()}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_process_is_given_every_setting_that_is_documented(name: str) -> None:
+    environment = SERVICES[name]["environment"]
+    of_others = {f"METERSCOPE_{other}_WORKER_ADDRESS" for other in ("USAGE", "BILLING", "PAYMENTS", "ALERTS")}
+    assert declared(name) - set(UNPASSED) - of_others <= set(environment)
+    assert not set(environment) & set(UNPASSED)
+    for variable, value in environment.items():
+        if variable in declared(name) and not FIXED.fullmatch(variable):
+            # Passed on under its own name; without a value of its own the process' default holds.
+            assert value is None or re.fullmatch(rf"\$\{{{variable}:[-?].+\}}", value), variable
+
+
+def test_what_the_collector_is_asked_to_keep_is_passed_on() -> None:
+    environment = SERVICES["otel-collector"]["environment"]
+    passed = {name for name, value in environment.items() if value is None}
+    assert passed == {"COLLECTOR_DECISION_WAIT", "COLLECTOR_SAMPLED_PERCENT", "COLLECTOR_INSTANCE"}
+    assert environment["METERSCOPE_ENVIRONMENT"] == SERVICES["usage"]["environment"]["METERSCOPE_ENVIRONMENT"]
+
+
+def test_the_containers_are_one_machine() -> None:
+    assert {SERVICES[name]["environment"]["OTEL_RESOURCE_ATTRIBUTES"] for name in OURS} == {
+        "${OTEL_RESOURCE_ATTRIBUTES:-host.name=docker}"
+    }
 
 
 def test_the_collectors_pipelines_name_parts_that_are_defined() -> None:
@@ -146,11 +196,16 @@ def test_whoever_scrapes_the_gateway_has_the_rules_that_are_not_the_collectors()
     ]
 
 
-def test_the_agent_redacts_as_the_collector_does() -> None:
-    assert (
-        configuration("agent.yaml")["processors"]["redaction"]
-        == configuration("collector.yaml")["processors"]["redaction"]
-    )
+@pytest.mark.parametrize("name", REDACTION)
+def test_the_agent_redacts_as_the_collector_does(name: str) -> None:
+    assert configuration("agent.yaml")["processors"][name] == configuration("collector.yaml")["processors"][name]
+
+
+@pytest.mark.parametrize("name", ["collector.yaml", "gateway.yaml", "agent.yaml"])
+def test_names_and_statuses_of_spans_are_redacted_with_their_attributes(name: str) -> None:
+    pipelines = configuration(name)["service"]["pipelines"]
+    (taking,) = [each for key, each in pipelines.items() if key.startswith("traces") and each["receivers"] == ["otlp"]]
+    assert taking["processors"][-3:] == REDACTION
 
 
 @pytest.mark.parametrize(

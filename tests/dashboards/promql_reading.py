@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import promql_parser
 
-AGGREGATIONS = {"sum", "max", "min", "avg", "count"}
+AGGREGATIONS = {"sum", "max", "min", "avg", "count", "group"}
 # They leave the labels as they are.
 PICKING = {"topk", "bottomk"}
 # Grafana writes a duration there before it asks.

@@ -166,7 +166,11 @@ def labels_of(name: str) -> set[str]:
         return {*FOREIGN_SERIES[name], *RESOURCE_LABELS}
     assert name in RECORDED, f"{name} is declared by no metrics.py, no rule and not in scripts/foreign_series.py"
     # Burn rates are worked out from recorded series and have their label without naming it.
-    return {"slo", *(label for rule in RULES if rule.get("record") == name for label in rule.get("labels", {}))}
+    return {
+        "slo",
+        "deployment_environment_name",
+        *(label for rule in RULES if rule.get("record") == name for label in rule.get("labels", {})),
+    }
 
 
 @pytest.mark.parametrize("panel", ASKING, ids=str)
@@ -183,7 +187,8 @@ def is_well_formed(asked: Asked) -> bool:
     if (
         isinstance(declaration, Gauge)
         or asked.name in RECORDED
-        or asked.name.startswith(("otelcol_process", "otelcol_exporter_queue"))
+        or asked.name.startswith(("otelcol_process_", "otelcol_exporter_queue"))
+        or asked.name.endswith("_traces_on_memory")
     ):
         return innermost[-1:] in (("max",), ("min",))
     if isinstance(declaration, Counter | Histogram) or asked.name in FOREIGN_SERIES:

@@ -31,6 +31,11 @@ class Rule:
     def is_alert(self) -> bool:
         return "alert" in self.content
 
+    @property
+    def is_about_absence(self) -> bool:
+        """Whether it fires when something is not there: anywhere, or in an environment that is known."""
+        return "absent_over_time(" in self.expr or ":expected" in self.expr
+
     def __str__(self) -> str:
         return self.name
 

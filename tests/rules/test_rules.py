@@ -3,7 +3,9 @@
 What the rules answer is held by promtool (`make check`): otel-collector/prometheus/tests.
 """
 
+import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import click
@@ -16,7 +18,7 @@ from meterscope.usage.v1 import call_record_service_pb2, event_service_pb2
 from scripts.foreign_series import FOREIGN_SERIES, RESOURCE_LABELS
 from scripts.instruments import series as declared_series
 from services.kit.instruments import Counter, Gauge, Histogram
-from tests.dashboards.promql_reading import selectors
+from tests.dashboards.promql_reading import AGGREGATIONS, selectors
 from tests.rules.rule_files import ALERTS, PROMETHEUS, RECORDED, ROOT, RULES, RUNBOOKS, Rule, load_tests
 
 DECLARED = declared_series()
@@ -31,9 +33,11 @@ LATER = {
     "billing_payout_duration_seconds_sum",
     "billing_payouts_total",
 }
+ENVIRONMENT = "deployment_environment_name"
 PROCESSES = {"gateway"} | {
     f"{service}{role}" for service in ("usage", "billing", "payments", "alerts") for role in ("", "-worker")
 }
+LOGGING = {"debug", "info", "warning", "error", "exception", "critical", "log", "uncaught"}
 ALIASES = [rule for rule in RULES if rule.file == "older_names"]
 OTHERS = [rule for rule in RULES if rule.file != "older_names"]
 
@@ -46,7 +50,10 @@ def labels_of(name: str) -> set[str]:
     if name in FOREIGN_SERIES:
         return {*FOREIGN_SERIES[name], *RESOURCE_LABELS}
     assert name in RECORDED, f"{name} is declared by no metrics.py, no rule and not in scripts/foreign_series.py"
-    return {label for rule in RULES if rule.name == name for label in rule.content.get("labels", {})} | {"slo"}
+    return {label for rule in RULES if rule.name == name for label in rule.content.get("labels", {})} | {
+        "slo",
+        ENVIRONMENT,
+    }
 
 
 def check_query(query: str) -> None:
@@ -58,7 +65,7 @@ def check_query(query: str) -> None:
         declaration = DECLARED.get(selector.name or "")
         for matcher in selector.matchers.matchers:
             if matcher.name == "job":
-                assert matcher.value.removeprefix("meterscope/") in PROCESSES, str(matcher)
+                assert any(re.fullmatch(matcher.value, f"meterscope/{process}") for process in PROCESSES), str(matcher)
             if matcher.name == "le":
                 assert isinstance(declaration, Histogram)
                 assert float(matcher.value) in declaration.boundaries
@@ -122,7 +129,8 @@ def test_an_older_name_is_one_series_of_its_own_never_a_sum() -> None:
 def test_each_kind_of_instrument_is_read_in_its_form(rule: Rule) -> None:
     for asked in selectors(rule.expr):
         declaration = DECLARED.get(asked.name)
-        if asked.within[-1:] == ("absent_over_time",):
+        # Whether it is there at all.
+        if asked.within[-1:] in {("absent_over_time",), ("last_over_time",), ("group",)}:
             continue
         if isinstance(declaration, Counter | Histogram):
             assert asked.within[-2:] in (("sum", "rate"), ("sum", "increase")), asked
@@ -130,7 +138,7 @@ def test_each_kind_of_instrument_is_read_in_its_form(rule: Rule) -> None:
             assert "le" in asked.grouped
         if isinstance(declaration, Gauge):
             # One process of several may still show what it read last; of a machine's processors it is the mean.
-            assert "max" in asked.within or (asked.name, asked.within[-2]) == ("system_cpu_utilization_ratio", "avg")
+            assert "max" in asked.within or (asked.name, asked.within[-1]) == ("system_cpu_utilization_ratio", "avg")
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=str)
@@ -144,8 +152,22 @@ def test_a_share_or_a_quantile_asks_for_a_least_number(alert: Rule) -> None:
 
 @pytest.mark.parametrize("alert", ALERTS, ids=str)
 def test_what_must_be_there_is_missed_when_it_is_gone(alert: Rule) -> None:
-    is_about_absence = alert.name.endswith(("Down", "Missing", "Stopped", "Unchecked"))
-    assert is_about_absence == ("absent_over_time(" in alert.expr)
+    assert alert.is_about_absence == alert.name.endswith(("Down", "Missing", "Stopped", "Unchecked"))
+
+
+@pytest.mark.parametrize("rule", OTHERS, ids=str)
+def test_environments_are_never_added_up(rule: Rule) -> None:
+    for asked in selectors(rule.expr):
+        if set(asked.within) & AGGREGATIONS:
+            assert ENVIRONMENT in asked.grouped, asked
+    for labels in re.findall(r"\b(?:on|ignoring) \(([^)]*)\)", rule.expr):
+        # A budget is the same everywhere.
+        assert ENVIRONMENT in labels or labels == "slo"
+
+
+def test_every_process_is_expected_in_every_environment() -> None:
+    jobs = [rule.content["labels"]["job"] for rule in RULES if rule.name == "meterscope:process:expected"]
+    assert sorted(jobs) == sorted(f"meterscope/{process}" for process in PROCESSES)
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=str)
@@ -174,6 +196,17 @@ def test_an_alert_s_name_is_its_own_and_what_is_tested_is_there() -> None:
     assert {each["alertname"] for each in load_tests()} <= set(names)
     tested = {path.name for path in (PROMETHEUS / "tests").glob("*.yml")}
     assert tested == {path.name for path in (PROMETHEUS / "rules").glob("*.yml")}
+
+
+def test_who_must_be_there_is_known_before_others_are_asked_about() -> None:
+    for path in sorted((PROMETHEUS / "tests").glob("*.yml")):
+        test = yaml.safe_load(path.read_text())
+        rules = [yaml.safe_load((path.parent / name).read_text()) for name in test["rule_files"]]
+        groups = {group["name"] for each in rules for group in each["groups"]}
+        # To promtool a group that is not in the order is as early as the first.
+        if "environments" in groups:
+            assert test["group_eval_order"][0] == "environments"
+            assert set(test["group_eval_order"]) == groups
 
 
 def test_the_promise_of_ingest_is_about_the_methods_that_bring_usage() -> None:
@@ -237,6 +270,28 @@ def queries() -> list[str]:
 @pytest.mark.parametrize("query", queries())
 def test_a_runbook_s_queries_ask_for_what_is_there(query: str) -> None:
     check_query(query)
+
+
+@cache
+def logged() -> set[str]:
+    """Every message that a process may log, as it is in the code."""
+    calls = (
+        node
+        for folder in ("services", "gateway", "meterscope")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    )
+    said = (call.args for call in calls if call.func.attr in LOGGING)
+    return {str(each.value) for texts in said for each in texts if isinstance(each, ast.Constant)}
+
+
+@pytest.mark.parametrize("path", runbooks(), ids=lambda path: path.stem)
+def test_the_words_that_a_runbook_looks_for_in_logs_are_those_of_a_message(path: Path) -> None:
+    for block in re.findall(r"```logql\n(.*?)```", path.read_text(), flags=re.DOTALL):
+        for words in re.findall(r'\|[=~] "([^"]+)"', block):
+            for word in words.split("|"):
+                assert any(word in message for message in logged()), word
 
 
 def corrected() -> list[str]:

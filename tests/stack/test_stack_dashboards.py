@@ -216,6 +216,8 @@ def queries(customer: str) -> Iterator[Query]:
 
 def filled(text: str, customer: str) -> str:
     """The query as Grafana sends it: four exports for a rate, half an hour on the dashboard, everything chosen."""
+    # Recorded every five minutes; asked here for what the rule works out, of all environments.
+    text = text.replace(f'{SLO_MONTH}{{deployment_environment_name=~"$environment"}}', rule(SLO_MONTH))
     values = {
         "$__rate_interval": "1m",
         "$__range": "30m",
@@ -224,8 +226,6 @@ def filled(text: str, customer: str) -> str:
         "$trace_id": ".*",
         "$metric_type": "pages",
         "$customer_id": customer,
-        # Recorded every five minutes; asked here for what the rule works out.
-        SLO_MONTH: rule(SLO_MONTH),
     }
     for name, value in values.items():
         text = text.replace(name, value)

@@ -57,6 +57,7 @@ RESOURCE = {
     "service_namespace",
     "service_version",
     "deployment_environment_name",
+    "host_name",
 }
 INGEST = "meterscope.usage.v1.EventService/IngestEvents"
 HOLDER = "a-report-of-others"

@@ -19,6 +19,11 @@ import httpx
 import psycopg
 import pytest
 from eventually import eventually
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.trace import StatusCode
 from psycopg import sql
 
 from meterscope.alerts.v1 import alert_service_pb2, alert_service_pb2_grpc
@@ -138,7 +143,7 @@ def unstartable(stack: RealStack, started_in: Path) -> Iterator["subprocess.Pope
 
 
 @pytest.fixture(scope="module")
-def sent(up: Running, unstartable: "subprocess.Popen[str]") -> None:
+def sent(stack: RealStack, up: Running, unstartable: "subprocess.Popen[str]") -> None:
     """Everything was sent: with all tables in place, and once more with one missing."""
     assert unstartable.poll() is None
     port = up.port + OFFSETS["postgres"]
@@ -155,6 +160,7 @@ def sent(up: Running, unstartable: "subprocess.Popen[str]") -> None:
             assert 500 in statuses, (service, statuses)
     signalled(up)
     metered(up)
+    traced(stack)
 
 
 def call(rest: httpx.Client, service: str, method: str, path: str, body: object) -> int:
@@ -191,6 +197,19 @@ def metered(up: Running) -> None:
         assert usage.outcomes(event(customer, type="redaction.step", attributes=attributes)) == ["ACCEPTED"]
 
 
+def traced(stack: RealStack) -> None:
+    """Somebody else's program, which redacts nothing itself, sends a failed span whose every text is a secret."""
+    provider = TracerProvider(resource=Resource.create({"service.name": "other-sender"}), shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(endpoint=stack.endpoint, insecure=True)))
+    name = f"{marker('other')} {MAIL} {CARD} password={WORDS['password']}"
+    with provider.get_tracer("tests").start_as_current_span(name, attributes={"key": KEY, "cookie": KEY}) as span:
+        span.add_event(f"redis://:{WORDS['password']}@redis refused {SPACED_CARD}", {"text": f"pwd={WORDS['field']}"})
+        span.set_status(
+            StatusCode.ERROR, f"Cookie: session={WORDS['header']}; Bearer {WORDS['bearer']} of {MAIL}, {KEY}"
+        )
+    provider.shutdown()
+
+
 def files(up: Running) -> Iterator[tuple[str, str]]:
     """(name, text) of all that the processes write: spans, log files, standard output."""
     folder = up.data_dir.parent
@@ -207,7 +226,7 @@ def leaks(text: str) -> list[str]:
 def test_the_search_finds_what_was_sent_beside_the_secrets(stack: RealStack, up: Running) -> None:
     def arrived() -> bool:
         held = stack.everything()
-        in_traces = all(marker(service) in held["Jaeger"] for service in TABLES)
+        in_traces = all(marker(sender) in held["Jaeger"] for sender in (*TABLES, "other"))
         return in_traces and marker("signal") in held["Loki"] and f"plain-{_NUMBER}" in held["Prometheus"]
 
     eventually(arrived, seconds=90)

@@ -13,7 +13,7 @@ from tests.stack.conftest import RealStack
 pytestmark = pytest.mark.stack
 
 # What must be there; a minute after the start none of it may be missed.
-ABSENCE = [alert for alert in ALERTS if "absent_over_time(" in alert.expr]
+ABSENCE = [alert for alert in ALERTS if alert.is_about_absence]
 
 
 def asked(stack: RealStack, what: str) -> dict[str, Any]:

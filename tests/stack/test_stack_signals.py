@@ -124,8 +124,15 @@ def test_secrets_of_spans_do_not_pass_the_collector(stack: RealStack, tracer: Tr
         "header": "Bearer abcdefghijklmnop",
         "url": "postgresql://usage:hunter2@db/usage",
         "db.password": "hunter2",
+        "phrase": 'password: "hunter 2" given',
+        "pwd": "hunter2",
+        "pair": "user=meter pwd=hunter2",
+        "dsn": "dsn=https://f00ba4@errors.example/1 was set",
+        "cookies": "Cookie: session=f00ba4; csrf=ba4f00",
     }
     others = {"number": 4111111111111111, "list": ["a", "jane.doe@example.com"], "count": 42, "plain": "inv_42"}
+    # 15 digits that pass the Luhn check: a device's.
+    others["imei"] = "354264530512544"
     name = f"secrets {uuid.uuid4()}"
     with tracer.start_as_current_span(name, attributes={**secrets, **others, "meterscope.keep": True}) as span:
         trace_id = format_trace_id(span.get_span_context().trace_id)
@@ -138,6 +145,31 @@ def test_secrets_of_spans_do_not_pass_the_collector(stack: RealStack, tracer: Tr
     assert tags["mail"] == "ask ****"
     assert (tags["key"], tags["header"], tags["db.password"]) == ("****", "****", "****")
     assert tags["url"] == "postgresql****db/usage"
+    assert tags["phrase"] == "**** given"
+    assert (tags["pwd"], tags["pair"], tags["dsn"], tags["cookies"]) == ("****", "user=meter ****", "****", "****")
+    assert tags["imei"] == others["imei"]
+
+
+def test_secrets_in_names_and_statuses_of_spans_do_not_pass_the_collector(stack: RealStack, tracer: Tracer) -> None:
+    with tracer.start_as_current_span("GET /jane.doe@example.com", attributes={"meterscope.keep": True}) as span:
+        span.add_event("paid with 4111111111111111", {"n": 1})
+        span.set_status(StatusCode.ERROR, "postgresql://usage:hunter2@db/usage is away")
+        with tracer.start_as_current_span("plain", attributes={"meterscope.keep": True}) as plain:
+            plain.add_event("retried")
+        trace_id = format_trace_id(span.get_span_context().trace_id)
+    eventually(lambda: len(stack.trace(trace_id)) == 2, seconds=60)
+    by_name = {found["operationName"]: found for found in stack.trace(trace_id).values()}
+    assert set(by_name) == {"GET /****", "plain"}
+    tags = {name: {tag["key"]: tag["value"] for tag in found["tags"]} for name, found in by_name.items()}
+    assert tags["GET /****"]["otel.status_description"] == "postgresql****db/usage is away"
+    assert "otel.status_description" not in tags["plain"]
+    # Nothing of the way through the processors is left.
+    assert not [key for found in tags.values() for key in found if key.startswith("redaction")]
+    fields = {
+        name: {field["key"]: field["value"] for log in found["logs"] for field in log["fields"]}
+        for name, found in by_name.items()
+    }
+    assert fields == {"GET /****": {"event": "paid with ****", "n": 1}, "plain": {"event": "retried"}}
 
 
 def test_secrets_of_log_lines_do_not_pass_the_collector(stack: RealStack) -> None:

@@ -14,7 +14,13 @@ from meterscope.alerts.v1 import metrics_service_pb2 as metrics_pb
 from services.alerts.sink.names import label_name, metric_name, unit_of
 
 # Attributes of the process that are labels of every series; prometheus.yml promotes the same.
-PROMOTED: Final = ("service.name", "service.namespace", "service.version", "deployment.environment.name")
+PROMOTED: Final = (
+    "service.name",
+    "service.namespace",
+    "service.version",
+    "deployment.environment.name",
+    "host.name",
+)
 TARGET_INFO: Final = "target_info"
 _IDENTIFYING: Final = ("service.namespace", "service.name", "service.instance.id")
 _CUSTOMER: Final = "customer_id"
