@@ -61,6 +61,7 @@ def test_nothing_is_missed_while_everything_runs(stack: RealStack, alert: Rule) 
     eventually(lambda: stack.samples(alert.expr) == [], seconds=90)
 
 
+@pytest.mark.undisturbed
 def test_a_promise_is_about_the_requests_that_come(stack: RealStack, up: Running) -> None:
     httpx.get(f"http://{up.run['gateway']}/v1/customers").raise_for_status()
     requests = 'meterscope:slo_requests:rate5m{slo="gateway-availability"} > 0'

@@ -86,7 +86,7 @@ def test_a_log_line_is_in_loki_by_its_trace(stack: RealStack, crossing: Crossing
     query = f'{{service_name="alerts-worker"}} |= "alert: " | trace_id="{crossing.trace_id}"'
     ((labels, _),) = eventually(lambda: stack.lines(query), seconds=60)
     assert labels["customer_id"] == crossing.customer
-    assert labels["span_id"] in stack.trace(crossing.trace_id)
+    eventually(lambda: labels["span_id"] in stack.trace(crossing.trace_id), seconds=60)
 
 
 def test_spans_are_counted_before_they_are_sampled(stack: RealStack, crossing: Crossing) -> None:
