@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -43,9 +44,7 @@ class AsyncClient:
         async with AsyncClient("127.0.0.1:8081", source="shop/web-1") as client:
             await client.track("http.request", customer_key="acme", quantities={"bytes": 4321})
 
-    Everything is as `Client` has it, arguments, spool and errors included, but for `stream`: that is `Client`'s alone, to be
-    run in a thread (`asyncio.to_thread`), since grpc.aio does not tell why a stream ended. Open it by `async with`, or by
-    `open`.
+    Everything is as `Client` has it, arguments, spool and errors included. Open it by `async with`, or by `open`.
     `on_results` is called in the event loop and must not wait. A client that is not closed delivers nothing more once
     its loop has ended.
 
@@ -187,6 +186,31 @@ class AsyncClient:
             results += self._books.count(sent)
         return results
 
+    async def stream(self, events: Iterable[Event] | AsyncIterable[Event]) -> AsyncIterator[Result]:
+        """Send many events, and yield what became of each, in order. As `Client.stream`.
+
+            async for result in client.stream(read(file)):
+                if result.outcome is Outcome.REJECTED:
+                    print(result.event.id, result.message)
+
+        Whoever leaves such a loop before its end closes the generator (`contextlib.aclosing`), or the stream stays open
+        until Python finds it.
+
+        Args:
+            events: taken as answers come. What is no AsyncIterable is read in the event loop, which waits for it.
+
+        Raises:
+            Undelivered: some were taken and not acknowledged; what came before them was.
+            ClientClosed: the client was closed, or is not open yet.
+        """
+        self._check_open()
+        batches = self._options.split_async(self._encoded(events))
+        answers = self._delivery.stream(batches, retry_for=self._options.retry_for, stopped=self._stopped)
+        async with aclosing(answers):
+            async for results in answers:
+                for result in self._books.count(results):
+                    yield result
+
     async def check_limit(
         self,
         customer_id: str,
@@ -292,6 +316,14 @@ class AsyncClient:
         self._books.check_open()
         if not self._tasks:
             raise ClientClosed("the client is not open yet: use `async with`, or await `open`")
+
+    async def _encoded(self, events: Iterable[Event] | AsyncIterable[Event]) -> AsyncIterator[Encoded]:
+        if isinstance(events, AsyncIterable):
+            async for event in events:
+                yield self._options.encode(event)
+        else:
+            for event in events:
+                yield self._options.encode(event)
 
     async def _ask(self, name: str, request: Any, timeout: timedelta) -> Any:  # noqa: ASYNC109 - of the call
         self._check_open()

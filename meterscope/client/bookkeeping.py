@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -67,24 +67,48 @@ class Options:
 
     def split(self, items: Iterable[Encoded]) -> Iterator[list[Encoded]]:
         """Cut events into batches within the bounds, as they come."""
-        batch: list[Encoded] = []
-        size = 0
+        cut = _Cut(self)
         for item in items:
-            if batch and size + item.size > self.max_batch_bytes:
+            if batch := cut.add(item):
                 yield batch
-                batch, size = [], 0
-            batch.append(item)
-            size += item.size
-            if len(batch) == self.max_batch_events:
+        if cut.rest:
+            yield cut.rest
+
+    async def split_async(self, items: AsyncIterable[Encoded]) -> AsyncIterator[list[Encoded]]:
+        """Cut events into batches within the bounds, as they come. As `split`."""
+        cut = _Cut(self)
+        async for item in items:
+            if batch := cut.add(item):
                 yield batch
-                batch, size = [], 0
-        if batch:
-            yield batch
+        if cut.rest:
+            yield cut.rest
 
     def encode(self, event: Event) -> Encoded:
         """Encode an event, in the trace of the span that is current."""
         span = trace.get_current_span().get_span_context()
         return encode(event, source=self.source, link=span if span.is_valid else None)
+
+
+class _Cut:
+    """Where one batch ends and the next begins."""
+
+    def __init__(self, options: Options) -> None:
+        self._most_events = options.max_batch_events
+        self._most_bytes = options.max_batch_bytes
+        self._bytes = 0
+        self.rest: list[Encoded] = []
+
+    def add(self, item: Encoded) -> list[Encoded]:
+        """Take the next event; return the batch that it makes full, or has no room in; none if there is none yet."""
+        is_full = bool(self.rest) and self._bytes + item.size > self._most_bytes
+        batch = self._take() if is_full else []
+        self.rest.append(item)
+        self._bytes += item.size
+        return batch if len(self.rest) < self._most_events else self._take()
+
+    def _take(self) -> list[Encoded]:
+        batch, self.rest, self._bytes = self.rest, [], 0
+        return batch
 
 
 class Books:

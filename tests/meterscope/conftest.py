@@ -5,7 +5,9 @@ from concurrent import futures
 
 import grpc
 import pytest
+from eventually import eventually
 from fake_usage import Failure, FakeUsage, RunningUsage
+from usage_process import UsageProcess
 
 from meterscope.usage.v1 import event_service_pb2_grpc, meter_service_pb2_grpc
 
@@ -29,3 +31,23 @@ def start_usage() -> Iterator[Callable[..., RunningUsage]]:
     yield start
     for server in servers:
         server.stop(None).wait(5)
+
+
+@pytest.fixture
+def service(database_url: str, redis_url: str) -> Iterator[UsageProcess]:
+    """The usage service's server and worker."""
+    service = UsageProcess(
+        {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "METERSCOPE_USAGE_WORKER_ADDRESS": "127.0.0.1:0",
+            "METERSCOPE_ALERTS_ADDRESS": "127.0.0.1:1",
+            "METERSCOPE_ENVIRONMENT": "test",
+            "LOG_LEVEL": "ERROR",
+        }
+    )
+    service.start("work")
+    service.start("serve", "--migrate")
+    eventually(service.serves, seconds=60)
+    yield service
+    service.stop()

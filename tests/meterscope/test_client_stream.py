@@ -1,12 +1,8 @@
 """`Client.stream`: many events over one stream, each answered once, whatever breaks it."""
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -14,19 +10,10 @@ import grpc
 import pytest
 from eventually import eventually
 from fake_usage import Failure, RunningUsage
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from ports import free_ports
+from usage_process import UsageProcess
 
 from meterscope import Client, ClientClosed, Event, Outcome, Undelivered
-from meterscope.usage.v1 import (
-    limit_service_pb2,
-    limit_service_pb2_grpc,
-    meter_service_pb2,
-    meter_service_pb2_grpc,
-    usage_service_pb2,
-    usage_service_pb2_grpc,
-)
 
 StartUsage = Callable[..., RunningUsage]
 NOW = datetime(2026, 10, 1, 12, 0, tzinfo=UTC)
@@ -169,67 +156,8 @@ def test_each_batch_is_a_span_that_the_server_hears_of(start_usage: StartUsage, 
     assert [each[:-3] for each in usage.servicer.traceparents] == told
 
 
-class Service:
-    """The usage service's server as a process, that can be killed and started again at the same address."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self.address = f"127.0.0.1:{free_ports()}"
-        self._environ = {**os.environ, **environ, "METERSCOPE_USAGE_ADDRESS": self.address}
-        self._running: list[subprocess.Popen[bytes]] = []
-
-    def start(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "services.usage", *arguments]
-        self._running.append(subprocess.Popen(command, env=self._environ))
-
-    def kill(self) -> None:
-        self._running[-1].send_signal(signal.SIGKILL)
-        self._running[-1].wait(20)
-
-    def serves(self) -> bool:
-        with grpc.insecure_channel(self.address) as channel:
-            try:
-                health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
-            except grpc.RpcError:
-                return False
-        return health.status == health_pb2.HealthCheckResponse.SERVING
-
-    def stop(self) -> None:
-        for process in self._running:
-            process.terminate()
-        for process in self._running:
-            process.wait(20)
-
-
-@pytest.fixture
-def service(database_url: str, redis_url: str) -> Iterator[Service]:
-    service = Service(
-        {
-            "DATABASE_URL": database_url,
-            "REDIS_URL": redis_url,
-            "METERSCOPE_USAGE_WORKER_ADDRESS": "127.0.0.1:0",
-            "METERSCOPE_ALERTS_ADDRESS": "127.0.0.1:1",
-            "METERSCOPE_ENVIRONMENT": "test",
-            "LOG_LEVEL": "ERROR",
-        }
-    )
-    service.start("work")
-    service.start("serve", "--migrate")
-    eventually(service.serves, seconds=60)
-    yield service
-    service.stop()
-
-
-def test_a_server_that_is_killed_loses_nothing_and_counts_nothing_twice(service: Service) -> None:
-    with grpc.insecure_channel(service.address) as channel:
-        meter = meter_service_pb2.Meter(
-            id="n", event_type="t", aggregation=meter_service_pb2.AGGREGATION_SUM, quantity="n"
-        )
-        meter_service_pb2_grpc.MeterServiceStub(channel).CreateMeter(meter_service_pb2.CreateMeterRequest(meter=meter))
-        limit_service_pb2_grpc.LimitServiceStub(channel).PutEntitlements(
-            limit_service_pb2.PutEntitlementsRequest(
-                customer_id=CUSTOMER, revision=1, time_zone="UTC", has_plan=True, request_id="put"
-            )
-        )
+def test_a_server_that_is_killed_loses_nothing_and_counts_nothing_twice(service: UsageProcess) -> None:
+    service.prepare(CUSTOMER)
     count = 30_000
     time = datetime.now(UTC)
     events = (
@@ -251,14 +179,4 @@ def test_a_server_that_is_killed_loses_nothing_and_counts_nothing_twice(service:
     assert outcomes.keys() <= {Outcome.ACCEPTED, Outcome.DUPLICATE}
     assert outcomes.total() == count
     # The sum of 0 to 29,999.
-    assert total(service.address) == Decimal(count * (count - 1) // 2)
-
-
-def total(address: str) -> Decimal:
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    request = usage_service_pb2.QueryUsageRequest(customer_id=CUSTOMER, meter="n")
-    request.start_time.FromDatetime(today - timedelta(days=1))
-    request.end_time.FromDatetime(today + timedelta(days=2))
-    with grpc.insecure_channel(address) as channel:
-        answer = usage_service_pb2_grpc.UsageServiceStub(channel).QueryUsage(request, timeout=10, wait_for_ready=True)
-        return Decimal(answer.total.value)
+    assert service.total(CUSTOMER) == Decimal(count * (count - 1) // 2)
