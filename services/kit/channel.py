@@ -1,4 +1,4 @@
-"""Channels to other services: deadline, retries, round-robin, keepalive, trace context and request id on every call."""
+"""Channels to other services: retries, round-robin, keepalive, and on each call the token, trace context and request id."""
 
 import time
 import uuid
@@ -62,8 +62,16 @@ class _Details(NamedTuple):
     compression: Any
 
 
-class Outgoing(grpc.UnaryUnaryClientInterceptor):
-    """Gives each call a deadline, a client span, the trace context, the request id and the service token."""
+class Outgoing(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """Gives each call a client span, the trace context, the request id and the service token.
+
+    Calls of one request and one answer get a deadline as well. How long a stream takes, only its caller knows.
+    """
 
     def __init__(self, token: str | None) -> None:
         self._token = token
@@ -77,14 +85,49 @@ class Outgoing(grpc.UnaryUnaryClientInterceptor):
         request: Any,
     ) -> Any:
         """Make the call."""
-        method = client_call_details.method
-        name = method.lstrip("/")
+        return self._call(continuation, client_call_details, identified(request), DEFAULT_DEADLINE_SECONDS)
+
+    def intercept_unary_stream(
+        self,
+        continuation: Callable[[Any, Any], Any],
+        client_call_details: grpc.ClientCallDetails,
+        request: Any,
+    ) -> Any:
+        """Make a call that is answered by a stream."""
+        return self._call(continuation, client_call_details, identified(request), None)
+
+    def intercept_stream_unary(
+        self,
+        continuation: Callable[[Any, Any], Any],
+        client_call_details: grpc.ClientCallDetails,
+        request_iterator: Any,
+    ) -> Any:
+        """Make a call that sends a stream."""
+        return self._call(continuation, client_call_details, request_iterator, None)
+
+    def intercept_stream_stream(
+        self,
+        continuation: Callable[[Any, Any], Any],
+        client_call_details: grpc.ClientCallDetails,
+        request_iterator: Any,
+    ) -> Any:
+        """Make a call that streams both ways."""
+        return self._call(continuation, client_call_details, request_iterator, None)
+
+    def _call(
+        self,
+        continuation: Callable[[Any, Any], Any],
+        given: grpc.ClientCallDetails,
+        request: Any,
+        deadline: float | None,
+    ) -> Any:
+        name = given.method.lstrip("/")
         attributes = {"rpc.system.name": "grpc", "rpc.method": name}
         span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
         with trace.use_span(span, end_on_exit=False):
-            details = self._details(client_call_details)
+            details = self._details(given, deadline)
             started = time.perf_counter()
-            call = continuation(details, identified(request))
+            call = continuation(details, request)
 
         def end(done: Any) -> None:
             code = done.code().name
@@ -97,13 +140,13 @@ class Outgoing(grpc.UnaryUnaryClientInterceptor):
         call.add_done_callback(end)
         return call
 
-    def _details(self, given: grpc.ClientCallDetails) -> _Details:
+    def _details(self, given: grpc.ClientCallDetails, deadline: float | None) -> _Details:
         metadata = [*(given.metadata or ()), *telemetry.inject().items()]
         if not any(key == REQUEST_ID_HEADER for key, _ in metadata):
             metadata.append((REQUEST_ID_HEADER, logs.request_id.get() or uuid.uuid4().hex))
         if self._token is not None:
             metadata.append(("authorization", f"Bearer {self._token}"))
-        timeout = given.timeout if given.timeout is not None else DEFAULT_DEADLINE_SECONDS
+        timeout = given.timeout if given.timeout is not None else deadline
         return _Details(given.method, timeout, metadata, given.credentials, given.wait_for_ready, given.compression)
 
 
@@ -132,7 +175,10 @@ def _may_lack_id(descriptor: Descriptor) -> bool:
 
 
 def open_channel(address: str, settings: KitSettings) -> grpc.Channel:
-    """Open a channel to host:port. Calls without a timeout get 10 s; UNAVAILABLE is tried again up to four times."""
+    """Open a channel to host:port.
+
+    Calls without a timeout get 10 s, unless they are streams; UNAVAILABLE is tried again up to four times.
+    """
     return grpc.intercept_channel(
         grpc.insecure_channel(address, options=CHANNEL_OPTIONS), Outgoing(settings.service_token)
     )
