@@ -152,6 +152,11 @@ def headers(conn: sa.Connection, customer: int, starts: Sequence[datetime]) -> d
     }
 
 
+def lock(conn: sa.Connection, customer: int) -> None:
+    """Have those who price periods of a customer at the same time wait for one another."""
+    conn.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext("costs"), customer % 2**31)))
+
+
 def confirm(conn: sa.Connection, customer: int, period_start: datetime, as_of: datetime) -> None:
     """Store that a price still holds."""
     table = cost_periods.c

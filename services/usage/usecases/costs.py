@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from hashlib import blake2b
@@ -109,8 +109,10 @@ class Costs:
             cut = days(period.start, period.end, ZoneInfo(used.of.time_zone))
             priced = Priced(used.of, price, by_day(price, used.usage, cut), used.digest, used.as_of)
             with self._database.transaction() as conn:
+                # Two periods are judged together: of those who price one each, the later has to see both.
+                costs.lock(conn, used.of.customer)
                 costs.store(conn, priced)
-                self._judge(conn, priced)
+                self._judge(conn, used.of)
         self._metrics.priced(len(moved))
         return len(moved)
 
@@ -145,18 +147,24 @@ class Costs:
                 used.append(_Used(of, usage, _digest(of, usage), as_of))
         return used
 
-    def _judge(self, conn: sa.Connection, priced: Priced) -> None:
-        """Raise a signal, once a period, if an open one costs far more than the period before did by then."""
-        of, now = priced.of, self._clock()
-        earlier = costs.before(conn, of.customer, of.period.start)
-        if not of.period.start <= now < of.period.end or earlier is None or earlier.currency != priced.price.currency:
+    def _judge(self, conn: sa.Connection, priced: CustomerPeriod) -> None:
+        """Raise a signal, once a period, if an open one costs far more than the period before did by then.
+
+        Judged is the period that was just priced and the one behind it: either may be priced first.
+        """
+        now = self._clock()
+        found = costs.headers(conn, priced.customer, [priced.period.start, priced.period.end]).values()
+        judged = next((each for each in found if each.period.start <= now < each.period.end), None)
+        earlier = costs.before(conn, priced.customer, judged.period.start) if judged else None
+        if judged is None or earlier is None or earlier.currency != judged.currency:
             return
+        of = replace(priced, period=judged.period)
         cost = sum(costs.usage_by_day(conn, of.customer, of.period.start).values(), Decimal(0))
         cut = days(earlier.period.start, earlier.period.end, ZoneInfo(of.time_zone))
-        found = spike(cost, of.period, costs.usage_by_day(conn, of.customer, earlier.period.start), cut, now)
-        if found is not None and costs.tell_spike(conn, of.customer, of.period.start):
+        spiked = spike(cost, of.period, costs.usage_by_day(conn, of.customer, earlier.period.start), cut, now)
+        if spiked is not None and costs.tell_spike(conn, of.customer, of.period.start):
             with telemetry.customer(of.customer_id):
-                payload = {"request": signal(of, priced.price.currency, found)}
+                payload = {"request": signal(of, judged.currency, spiked)}
                 self._outbox.put(conn, job=RAISE_SIGNAL, payload=payload)
 
     def _holds(self, used: _Used) -> bool:
