@@ -19,8 +19,9 @@ from psycopg import errors as pg
 from psycopg import sql
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+from services.kit.connection import Connection, Connector, patience_for
 from services.kit.instruments import Read
 from services.kit.metrics import DB_POOL, DB_POOL_UTILIZATION
 from services.kit.statements import StatementTelemetry
@@ -29,7 +30,9 @@ TRANSACTION_TIMEOUT: Final = timedelta(seconds=5)
 _CONNECT_SECONDS: Final = 5
 _KEEPALIVE_SECONDS: Final = 5
 _AFTER_COMMIT: Final = "after_commit"
+_POOL: Final = "pool"
 _NO_TIME_LIMIT: Final = sa.text("SET LOCAL transaction_timeout = 0")
+_TIME_LIMIT: Final = sa.text("SELECT set_config('transaction_timeout', :limit, true)")
 
 # Not connection errors by class, but the server ended the transaction and nothing of it was kept.
 _ENDED_BY_SERVER: Final = (pg.TransactionTimeout, pg.IdleInTransactionSessionTimeout, pg.ReadOnlySqlTransaction)
@@ -66,6 +69,7 @@ class Database:
         self._options = connect_options(
             schema=schema, application=f"{service}-{role}", transaction_timeout=transaction_timeout
         )
+        self._connector = Connector(transaction_timeout)
         self._waiting = 0
         self._disposed = False
         self._lock = threading.Lock()
@@ -80,6 +84,7 @@ class Database:
             # Errors are logged, traced and stored, and values may be secrets or personal.
             hide_parameters=True,
         )
+        sa.event.listen(self.engine, "do_connect", self._open)
         sa.event.listen(self.engine, "checkin", self._checked_in)
         self._pool_size = pool_size
         StatementTelemetry(self.engine, namespace=f"{self.engine.url.database}|{schema}")
@@ -138,7 +143,7 @@ class Database:
     def dedicated(self) -> psycopg.Connection[Any]:
         """Open a connection outside the pool, in autocommit: for LISTEN and for what must not wait for the pool."""
         plain = self.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        return psycopg.connect(plain, autocommit=True, **self._options)
+        return self._connector.open(plain, autocommit=True, **self._options)
 
     def answers(self) -> bool:
         """Say whether the database can be asked now; for health checks."""
@@ -156,8 +161,17 @@ class Database:
         self._disposed = True
         self.engine.dispose()
 
-    def _checked_in(self, connection: psycopg.Connection[Any] | None, _record: object) -> None:
-        if self._disposed and connection is not None:
+    def _open(self, _dialect: object, record: ConnectionPoolEntry, arguments: Any, options: Any) -> Connection:
+        record.info[_POOL] = self.engine.pool
+        return self._connector.open(*arguments, **options)
+
+    def _checked_in(self, connection: Connection | None, record: ConnectionPoolEntry) -> None:
+        if connection is None:
+            return
+        # A transaction may have been given more time.
+        connection.patience = self._connector.patience
+        # A pool that was renewed meanwhile keeps what comes back to it, and nobody asks it any more.
+        if self._disposed or record.info.get(_POOL) is not self.engine.pool:
             connection.close()
 
     @contextmanager
@@ -221,9 +235,19 @@ def dialect_url(url: str) -> sa.URL:
     return sa.make_url(url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
 
 
-def lift_time_limit(conn: sa.Connection) -> None:
-    """Let this transaction take as long as it does: for what cannot be parted, and where nobody waits behind it."""
+def lift_time_limit(conn: sa.Connection, to: timedelta | None = None) -> None:
+    """Let this transaction take as long as it does: for what cannot be parted, and where nobody waits behind it.
+
+    Args:
+        conn: of `Database.transaction`.
+        to: the limit from now on; none when None.
+    """
+    # A timer that runs is not set anew: it has to be stopped first.
     conn.execute(_NO_TIME_LIMIT)
+    if to is not None:
+        conn.execute(_TIME_LIMIT, {"limit": f"{to // timedelta(milliseconds=1)}ms"})
+    driver = cast("Connection", conn.connection.driver_connection)
+    driver.patience = None if to is None else patience_for(to)
 
 
 def connect_options(*, schema: str, application: str, transaction_timeout: timedelta | None) -> dict[str, Any]:

@@ -166,6 +166,14 @@ def test_one_lost_connection_of_the_driver_renews_the_whole_pool(database: Datab
         assert conn.execute("SELECT 1").fetchone() == (1,)
 
 
+def test_a_connection_in_use_while_the_pool_is_renewed_is_closed_when_it_comes_back(database: Database) -> None:
+    with database.raw() as healthy:
+        with pytest.raises(psycopg.OperationalError), database.raw() as lost:
+            lost.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        assert healthy.execute("SELECT 1").fetchone() == (1,)
+    assert healthy.closed
+
+
 def test_an_error_says_no_values(database: Database) -> None:
     with pytest.raises(sa.exc.ProgrammingError) as caught, database.transaction() as conn:
         conn.execute(sa.text("INSERT INTO no_such_table VALUES (:token)"), {"token": "tok_of_a_card"})

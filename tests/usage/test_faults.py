@@ -6,7 +6,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ import grpc
 import psycopg
 import pytest
 from eventually import eventually
+from frozen import frozen
 from google.rpc import error_details_pb2, status_pb2
 from json_lines import json_lines
 from measured_worker import measured_worker, points
@@ -23,16 +25,20 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from psycopg import sql as pg
 from usage_harness import Client, event
 
+from meterscope.usage.v1 import event_service_pb2 as events_pb
 from services.kit.channel import open_channel
 from services.kit.config import KitSettings
 from services.kit.embedded import EmbeddedPostgres, start_postgres
 from services.kit.settings import read
+from services.usage.__main__ import build_server
 from services.usage.settings import Settings
 
 Sql = psycopg.Connection[tuple[Any, ...]]
 
 # "Healed within 10 s", and room for a machine that is busy with other things.
 HEALED_SECONDS = 15
+# A transaction's 5 s and one more; the same room.
+TOLD_SECONDS = 9
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +181,70 @@ def test_while_postgresql_is_away_callers_are_told_to_come_back_and_nothing_ackn
     sent = sum(sender.acknowledged for sender in senders)
     eventually(lambda: client.total(customer, "requests") == sent)
     assert client.total(customer, "bytes") == 3 * sent
+
+
+@pytest.mark.usefixtures("meters", "worker")
+def test_while_postgresql_is_frozen_callers_are_told_in_time_and_nothing_acknowledged_is_lost(
+    client: Client, migrated: Settings, postgres: EmbeddedPostgres
+) -> None:
+    """Its processes stand still, and the kernel goes on to acknowledge what is sent to them."""
+    customer = client.put_customer()
+    server = build_server(migrated)
+    with grpc.insecure_channel(f"127.0.0.1:{server.start()}") as channel:
+        # Tries nothing again by itself.
+        patient = Client.on(channel)
+        known, late = event(customer), [event(customer) for _ in range(100)]
+        assert patient.outcomes(known) == ["ACCEPTED"]
+        patient.total(customer, "requests")
+        calls: list[Callable[[], object]] = [
+            lambda: patient.events.IngestEvents(events_pb.IngestEventsRequest(events=late), timeout=30),
+            lambda: patient.events.GetEvent(
+                events_pb.GetEventRequest(customer_id=customer, source=known.source, event_id=known.id), timeout=30
+            ),
+            lambda: patient.total(customer, "requests"),
+        ]
+        stopping = threading.Event()
+        senders = [Sender(client, customer, stopping) for _ in range(4)]
+        for sender in senders:
+            sender.start()
+        eventually(lambda: all(sender.acknowledged for sender in senders))
+        with frozen(postgres), ThreadPoolExecutor(2 * len(calls)) as threads:
+            # First over connections that were there; then, when that silence is over, without any.
+            for pause in (0, 2):
+                time.sleep(pause)
+                refusals = list(threads.map(refused, 2 * calls))
+                assert {error.code() for error, _ in refusals} == {grpc.StatusCode.UNAVAILABLE}
+                assert all(retry_seconds(error) > 0 for error, _ in refusals)
+                assert max(seconds for _, seconds in refusals) < TOLD_SECONDS
+        before = {sender: sender.acknowledged for sender in senders}
+        eventually(lambda: all(sender.acknowledged > before[sender] for sender in senders))
+        stopping.set()
+        for sender in senders:
+            sender.join(30)
+            assert not sender.is_alive()
+        # What was refused is sent again and counts once, whether it had been stored or not.
+        assert eventually(lambda: outcomes(patient, late)) in ({"ACCEPTED"}, {"DUPLICATE"})
+        sent = sum(sender.acknowledged for sender in senders) + len(late) + 1
+        eventually(lambda: patient.total(customer, "requests") == sent)
+    server.stop()
+
+
+def outcomes(client: Client, batch: Sequence[events_pb.Event]) -> set[str]:
+    """What became of a batch; nothing if the service does not reach its database yet."""
+    try:
+        return set(client.outcomes(*batch))
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            raise
+        return set()
+
+
+def refused(call: Callable[[], object]) -> tuple[grpc.RpcError, float]:
+    """The error of a call, and after how many seconds it came."""
+    started = time.monotonic()
+    with pytest.raises(grpc.RpcError) as error:
+        call()
+    return error.value, time.monotonic() - started
 
 
 def retry_seconds(error: grpc.RpcError) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -38,6 +38,7 @@ def _first(last: str) -> str:
     return f"CASE WHEN date_trunc('month', {before}, {{zone}}) = {last} THEN {last} - ({put_back}) ELSE {last} END"
 
 
+_JUDGING_ALL: Final = timedelta(seconds=60)
 _MONTH: Final = _first("date_trunc('month', {instant}, {zone})")
 _NEXT_MONTH: Final = _first(
     "((date_trunc('month', {instant} AT TIME ZONE {zone}) + interval '1 month') AT TIME ZONE {zone})"
@@ -245,9 +246,7 @@ def replace_default_limits(conn: sa.Connection, wanted: Sequence[Limit], tx: int
 
     All their limits are judged anew: with a great many customers that takes longer than other writes may.
     """
-    # A timer that runs is not set anew: it has to be stopped first.
-    lift_time_limit(conn)
-    conn.execute(sa.text("SET LOCAL transaction_timeout = '60s'"))
+    lift_time_limit(conn, _JUDGING_ALL)
     conn.execute(sa.delete(default_limits))
     rows = [{"meter": each.meter, "amount": each.amount, "thresholds": list(each.thresholds)} for each in wanted]
     if rows:
