@@ -91,15 +91,19 @@ class Delivery:
                         if window.is_empty:
                             self._leave(talk)
                             return
-                        answer = talk.answer(self._timeout)
+                        # Of this alone: what `batches` raises is the program's, whatever it is.
+                        try:
+                            answer = talk.answer(self._timeout)
+                        except grpc.RpcError as error:
+                            ended = error
+                            break
                         if answer is None:
                             window.end(_BROKEN, None)
                         yield window.settle(answer)
-                except grpc.RpcError as error:
-                    if stopped.wait(window.again(error)):
-                        window.end(told(error), error)
                 finally:
                     talk.close()
+                if stopped.wait(window.again(ended)):
+                    window.end(told(ended), ended)
 
     def _leave(self, talk: Talk) -> None:
         """See a stream to its end, on which all is answered."""
@@ -160,12 +164,15 @@ class AsyncDelivery:
                         if window.is_empty:
                             await self._leave(talk)
                             return
-                        answer = await talk.answer(self._timeout)
+                        # Of this alone: what `batches` raises is the program's, whatever it is.
+                        try:
+                            answer = await talk.answer(self._timeout)
+                        except grpc.RpcError as error:
+                            ended = error
+                            break
                         if answer is None:
                             window.end(_BROKEN, None)
                         yield window.settle(answer)
-                except grpc.RpcError as error:
-                    ended = error
                 finally:
                     talk.close()
                 try:

@@ -115,6 +115,23 @@ def test_a_refusal_hands_back_what_was_not_answered(start_usage: StartUsage, siz
     assert [each.id for each in refused.value.events] == [f"e{number}" for number in range(2, 18)]
 
 
+def test_what_the_events_themselves_raise_is_the_callers(start_usage: StartUsage) -> None:
+    usage = start_usage()
+    failed = grpc.RpcError("of another service, that events are read from")
+
+    async def events() -> AsyncIterator[Event]:
+        yield event(1)
+        raise failed
+
+    async def run() -> None:
+        async with AsyncClient(usage.address, max_batch_events=1) as client:
+            assert [result async for result in client.stream(events())] == []
+
+    with pytest.raises(grpc.RpcError) as raised:
+        asyncio.run(run())
+    assert raised.value is failed
+
+
 def test_a_server_that_does_not_answer_in_time_is_asked_again(start_usage: StartUsage) -> None:
     usage = start_usage(is_open=False)
 

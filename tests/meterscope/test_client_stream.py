@@ -100,6 +100,19 @@ def test_a_refusal_hands_back_what_was_not_answered(start_usage: StartUsage) -> 
     assert [each.id for each in refused.value.events] == [f"e{number}" for number in range(2, 18)]
 
 
+def test_what_the_events_themselves_raise_is_the_callers(start_usage: StartUsage) -> None:
+    """Were it taken for the stream's own, the stream would end as if there were no more events."""
+    failed = grpc.RpcError("of another service, that events are read from")
+
+    def events() -> Iterator[Event]:
+        yield event(1)
+        raise failed
+
+    with Client(start_usage().address, max_batch_events=1) as client, pytest.raises(grpc.RpcError) as raised:
+        list(client.stream(events()))
+    assert raised.value is failed
+
+
 def test_a_server_that_does_not_answer_in_time_is_asked_again(start_usage: StartUsage) -> None:
     usage = start_usage(is_open=False)
     with Client(usage.address, timeout=timedelta(seconds=0.3)) as client:
