@@ -384,8 +384,11 @@ def _in_time(sql: Sql, customer: str, end: datetime) -> Iterator[dict[str, Decim
     corrected = [size for size, seal in rows if seal]
     for taken in range(len(corrected) + 1):
         added = sum(left, Decimal(0)) - sum(corrected[:taken])
-        # A meter without any event in time has no total.
-        yield {"bytes": added, "requests": Decimal(len(left) - taken)} if left else {}
+        if left:
+            yield {"bytes": added, "requests": Decimal(len(left) - taken)}
+        # A meter without any event in time has no total, nor one whose events were all away before they were rolled up.
+        if len(left) == taken:
+            yield {}
 
 
 def first_faults(client: Client, slow_client: Client, gate: Gate, sql: Sql, kind: str) -> list[str]:
