@@ -19,7 +19,9 @@ _LEAST_BUFFERS: Final = 128
 _MOST_BUFFERS: Final = 2048
 
 # Why each is as it is: full durability; short waits for dead clients and for transactions left open, since the oldest
-# one holds the usage rollup's horizon everywhere.
+# one holds the usage rollup's horizon everywhere. Keys are random, so that after a checkpoint each goes to another page and
+# takes that page's image into the log: checkpoints are to be seldom, and to compress what is random costs 80 ms a batch of
+# 1,000 and saves nothing (`docs/performance.md`).
 _CONFIGURATION: Final = """\
 # Written at every start: put your own settings into local.conf.
 listen_addresses = '127.0.0.1'
@@ -28,8 +30,8 @@ unix_socket_directories = ''
 password_encryption = 'scram-sha-256'
 max_connections = 200
 shared_buffers = '{buffers}MB'
-max_wal_size = '2GB'
-wal_compression = on
+max_wal_size = '4GB'
+wal_compression = off
 fsync = {durable}
 full_page_writes = {durable}
 synchronous_commit = on
