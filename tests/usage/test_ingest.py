@@ -140,6 +140,17 @@ def test_a_bad_event_rejects_itself_and_not_its_batch(client: Client, case: str)
     assert (response.accepted, response.rejected) == (2, 1)
 
 
+def test_a_call_whose_events_do_not_all_count_leaves_one_line(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    customer = client.put_customer()
+    unknown = [event("nobody-knows", id=f"u{number}") for number in range(2)]
+    with caplog.at_level("INFO", logger="services.usage.servicer.events"):
+        client.outcomes(event(customer))
+        client.outcomes(event(customer, id="a"), *unknown, event(customer, id=""))
+    (line,) = [record for record in caplog.records if record.name == "services.usage.servicer.events"]
+    assert line.getMessage() == "events do not count: 2 quarantined, 1 rejected"
+    assert (line.__dict__["events"], line.__dict__["reasons"]) == (4, ["MISSING", "UNKNOWN_CUSTOMER"])
+
+
 def test_quantities_keep_28_digits_and_12_decimals(client: Client) -> None:
     customer = client.put_customer()
     large, small = "9" * 28, "0.000000000001"

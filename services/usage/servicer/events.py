@@ -1,5 +1,6 @@
 """EventService."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -32,7 +33,11 @@ _AT_ONCE: Final = 4
 _AHEAD: Final = 8
 _REQUEST: Final = "meterscope.usage.v1.EventService/StreamEvents request"
 
+# What was stored before counts as well.
+_COUNTING: Final = (pb.OUTCOME_ACCEPTED, pb.OUTCOME_DUPLICATE)
+
 _tracer = trace.get_tracer("services.usage")
+_log = logging.getLogger(__name__)
 
 
 class EventServicer(event_service_pb2_grpc.EventServiceServicer):
@@ -152,6 +157,8 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
         if span.is_recording():
             # Each attribute is checked, redacted and sent: those that say nothing would cost as much as the others.
             span.set_attributes({f"meterscope.events.{each.name.lower()}": number for each, number in counts if number})
+        if response.conflict or response.quarantined or response.rejected:
+            _tell(response)
         self._metrics.took(counts, time.perf_counter() - started)
         return response
 
@@ -166,6 +173,17 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
         for place, verdict in refused:
             verdicts.insert(place, verdict)
         return verdicts
+
+
+def _tell(response: pb.IngestEventsResponse | pb.StreamEventsResponse) -> None:
+    """Leave a log line of the call, one for all of its events: whoever follows its trace finds why they do not count."""
+    numbers = {"conflict": response.conflict, "quarantined": response.quarantined, "rejected": response.rejected}
+    reasons = {each.reason for each in response.results if each.outcome not in _COUNTING}
+    _log.info(
+        "events do not count: %s",
+        ", ".join(f"{number} {name}" for name, number in numbers.items() if number),
+        extra={**numbers, "events": len(response.results), "reasons": sorted(reasons)},
+    )
 
 
 def _check_size(count: int, position: int | None = None) -> None:
