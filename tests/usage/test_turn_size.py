@@ -53,7 +53,7 @@ def test_long_turns_are_followed_by_smaller_and_short_ones_of_a_backlog_by_large
 
     monkeypatch.setattr(rollup, "time", SimpleNamespace(**{**vars(time), "perf_counter": perf_counter}))
     monkeypatch.setattr(rollup.rollup, "begin", noted)
-    for clock.seconds in (2.0, 2.0, 2.0, 2.0, 2.0, 1.0):
+    for clock.seconds in (3.0, 3.0, 3.0, 3.0, 3.0, 2.0):
         # As dense as what comes behind it: by that the rollup knows how much may wait.
         client.ingest(*(event(customer) for _ in range(1_000)))
         assert turns.turn() is not None
