@@ -43,8 +43,10 @@ class Sender:
             if self._conn is None:
                 self._conn = self._database.dedicated()
             self._conn.execute(_NOTIFY, (self._channel,), prepare=True)
-        except psycopg.OperationalError:
+        except Exception as error:
             self.close()
+            if not is_unavailable(error):
+                raise
             _log.debug("no notice sent", extra={"channel": self._channel}, exc_info=True)
 
     def close(self) -> None:

@@ -6,7 +6,8 @@ The order of the statements is the protocol:
 2. What is held goes to the quarantine.
 3. All identity keys in one statement, sorted by (customer, digest): only an identical identity waits for another
    transaction, and no two wait for each other. Or, where all are expected to be new, by COPY, which costs a third less
-   but gives the whole transaction up at the first that is there.
+   but gives the whole transaction up at the first that is there. COPY goes through the keys partition by partition: two
+   that hold the same new events may then wait for each other, and PostgreSQL ends one of them after a second.
 4. In later statements, which see what others committed meanwhile: the contents of keys that were there, and the seals.
    A seal committed before this transaction got its id is seen here for certain.
 5. COPY of the accepted events, each with the transaction's id.

@@ -109,22 +109,31 @@ class Ingest:
         return placed, samples
 
     def _store(self, batch: Sequence[Placed]) -> Sequence[Verdict]:
-        """Store a batch; where the database refuses some of its data, halve it until the event at fault stands alone."""
-        expect_new = time.monotonic() >= self._repeats_until
+        """Store a batch: by the way for new events first, unless some were sent again lately."""
+        if time.monotonic() >= self._repeats_until:
+            try:
+                return self._written(batch, expect_new=True)
+            except store.NOT_NEW:
+                self._repeats_until = time.monotonic() + _REPEATS_SECONDS
+        try:
+            return self._written(batch)
+        except psycopg.errors.DeadlockDetected:
+            # With one that wrote as if all were new: that does not keep to the order of the keys.
+            return self._written(batch)
+
+    def _written(self, batch: Sequence[Placed], *, expect_new: bool = False) -> Sequence[Verdict]:
+        """Write a batch; where the database refuses some of its data, halve it until the event at fault stands alone."""
         try:
             with self._database.raw() as conn:
                 return store.write(conn, batch, self._clock(), expect_new=expect_new)
         except store.NOT_NEW:
-            if not expect_new:
-                raise
-            self._repeats_until = time.monotonic() + _REPEATS_SECONDS
-            return self._store(batch)
+            raise
         except (psycopg.DataError, psycopg.IntegrityError):
             if len(batch) == 1:
                 _log.exception("the database refuses an event", extra={"event_id": batch[0].event.id.decode()})
                 return [UNSTORABLE]
         half = len(batch) // 2
-        return [*self._store(batch[:half]), *self._store(batch[half:])]
+        return [*self._written(batch[:half]), *self._written(batch[half:])]
 
 
 def _day(customer: bytes, event: Event) -> tuple[bytes, bytes, int]:

@@ -32,8 +32,8 @@ _EVENTS_AT_FIRST: Final = 50_000
 _FEWEST_EVENTS_A_TURN: Final = 1_000
 # A transaction has 5 s, whatever the machine is busy with beside it. With many customers a turn costs less an event the more
 # it takes in: their periods and counters move once a turn. Small turns would stay behind for ever, each long enough.
-_LONG_TURN_SECONDS: Final = 2.5
-_SHORT_TURN_SECONDS: Final = 1.2
+_LONG_TURN_SECONDS: Final = 2.0
+_SHORT_TURN_SECONDS: Final = 0.9
 # The next turn's transactions may hold so many times the events of this one's.
 _DENSER: Final = 2
 _TICK_SECONDS: Final = 0.25
@@ -43,7 +43,7 @@ _LEASE: Final = timedelta(seconds=4)
 _WITHOUT_LEASE_SECONDS: Final = 0.5
 _HOLD_LIMIT: Final = timedelta(seconds=7)
 # Under full load a turn pays for each total that it moves, however many events moved it: after a long one it rests, so
-# that the next takes in more at once. It keeps below a second behind, and whoever waits for it breaks the rest off.
+# that the next takes in more at once. Whoever waits for it breaks the rest off.
 _REST_PER_TURN: Final = 5.0
 _LONGEST_REST: Final = 0.6
 _WATCH_SECONDS: Final = 1.0
