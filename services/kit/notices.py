@@ -29,13 +29,23 @@ def notify(database: Database, channel: str) -> None:
         _log.debug("no notice sent", extra={"channel": channel}, exc_info=True)
 
 
-class Sender:
-    """Sends notices of one channel, many a second, on a connection of its own: by `notify` each costs ten times as much."""
+class _Connected:
+    """One end of a channel, with a connection of its own that is opened when it is needed, and again when it was lost."""
 
     def __init__(self, database: Database, channel: str) -> None:
         self._database = database
         self._channel = channel
         self._conn: psycopg.Connection[tuple[object, ...]] | None = None
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+
+
+class Sender(_Connected):
+    """Sends notices, many a second: by `notify`, without a connection of its own, each costs ten times as much."""
 
     def send(self) -> None:
         """Wake the listeners. Never fails for want of a database: they poll as well."""
@@ -49,20 +59,9 @@ class Sender:
                 raise
             _log.debug("no notice sent", extra={"channel": self._channel}, exc_info=True)
 
-    def close(self) -> None:
-        """Close the connection."""
-        if self._conn is not None:
-            self._conn.close()
-            self._conn = None
 
-
-class Listener:
-    """Waits for notices on a connection of its own, which it opens, and opens again when it was lost."""
-
-    def __init__(self, database: Database, channel: str) -> None:
-        self._database = database
-        self._channel = channel
-        self._conn: psycopg.Connection[tuple[object, ...]] | None = None
+class Listener(_Connected):
+    """Waits for notices."""
 
     def wait(self, seconds: float, stop: threading.Event) -> bool:
         """Wait for a notice, `seconds` at most. Say whether one came; without a database only the time passes."""
@@ -76,9 +75,3 @@ class Listener:
             self.close()
             stop.wait(seconds)
             return False
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._conn is not None:
-            self._conn.close()
-            self._conn = None

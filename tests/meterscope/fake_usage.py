@@ -9,6 +9,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from meterscope.usage.v1 import event_service_pb2 as pb
 from meterscope.usage.v1 import event_service_pb2_grpc, meter_service_pb2_grpc
@@ -106,3 +107,13 @@ class RunningUsage:
     servicer: FakeUsage
     address: str
     server: grpc.Server
+
+
+def check_streamed_spans(spans: InMemorySpanExporter, usage: RunningUsage, *, accepted: list[int]) -> None:
+    """Check that each batch of a stream was a span with so many accepted events, and that the server was told of it."""
+    mine = [span for span in spans.get_finished_spans() if span.name.endswith("EventService/StreamEvents")]
+    assert [(span.attributes or {})["meterscope.batch.accepted"] for span in mine] == accepted
+    contexts = [span.context for span in mine if span.context]
+    told = [f"00-{context.trace_id:032x}-{context.span_id:016x}" for context in contexts]
+    # What follows are flags.
+    assert [each[:-3] for each in usage.servicer.traceparents] == told

@@ -10,7 +10,7 @@ from decimal import Decimal
 import grpc
 import pytest
 from eventually import eventually
-from fake_usage import Failure, RunningUsage
+from fake_usage import Failure, RunningUsage, check_streamed_spans
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from usage_process import UsageProcess
 
@@ -223,12 +223,7 @@ def test_each_batch_is_a_span_that_the_server_hears_of(start_usage: StartUsage, 
             assert len([result async for result in client.stream(event(number) for number in range(6))]) == 6
 
     asyncio.run(run())
-    mine = [span for span in spans.get_finished_spans() if span.name.endswith("EventService/StreamEvents")]
-    assert [(span.attributes or {})["meterscope.batch.accepted"] for span in mine] == [2, 2, 2]
-    contexts = [span.context for span in mine if span.context]
-    told = [f"00-{context.trace_id:032x}-{context.span_id:016x}" for context in contexts]
-    # What follows are flags.
-    assert [each[:-3] for each in usage.servicer.traceparents] == told
+    check_streamed_spans(spans, usage, accepted=[2, 2, 2])
 
 
 def test_a_server_that_is_killed_loses_nothing_and_counts_nothing_twice(service: UsageProcess) -> None:

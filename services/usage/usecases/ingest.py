@@ -28,6 +28,9 @@ _REPEATS_SECONDS: Final = 10.0
 # Spares the Python function that a NamedTuple's own constructor is.
 _new: Final = tuple.__new__
 
+# A customer, a type and a day in UTC.
+_Day = tuple[bytes, bytes, int]
+
 _log = logging.getLogger(__name__)
 
 
@@ -61,7 +64,7 @@ class Ingest:
         )
         # Events are new but where somebody sends again: then for a while by the statement that looks first.
         self._repeats_until = 0.0
-        self._sampled: set[tuple[bytes, bytes, int]] = set()
+        self._sampled: set[_Day] = set()
 
     def take(self, events: Sequence[Event], span_id: bytes) -> Sequence[Verdict]:
         """Store events durably and return what became of each.
@@ -81,29 +84,31 @@ class Ingest:
         try:
             verdicts = self._combined(placed)
         finally:
-            for index in samples:
+            for index, day in samples:
                 if not verdicts or verdicts[index] is not ACCEPTED:
-                    self._sampled.discard(_day(placed[index].customer, placed[index].event))
+                    self._sampled.discard(day)
         self._notifier.notice()
         return verdicts
 
-    def _placed(self, events: Sequence[Event], span_id: bytes) -> tuple[list[Placed], list[int]]:
-        """Return events with their customers, and the places of those whose trace is to be kept.
+    def _placed(self, events: Sequence[Event], span_id: bytes) -> tuple[list[Placed], list[tuple[int, _Day]]]:
+        """Return events with their customers, and the places of those whose trace is to be kept, with their days.
 
         That is the first that this process sees of a customer, type and day. Several processes may each keep one; the
         rollup points to the first of them.
         """
-        placed, samples, sampled = [], [], self._sampled
+        placed: list[Placed] = []
+        samples: list[tuple[int, _Day]] = []
+        sampled = self._sampled
         for index, (event, (customer, reason)) in enumerate(zip(events, self._catalogue.place(events), strict=True)):
             is_sample = False
-            # Not a function of its own, nor is the day: both are asked for each event.
+            # No function of its own: it is asked for each event.
             if customer and event.trace_id:
                 day = (customer, event.type, event.time // _DAY_US)
                 if day not in sampled:
                     if len(sampled) >= _MOST_SAMPLES:
                         sampled.clear()
                     sampled.add(day)
-                    samples.append(index)
+                    samples.append((index, day))
                     is_sample = True
             placed.append(_new(Placed, (event, customer, reason, span_id, is_sample)))
         return placed, samples
@@ -134,7 +139,3 @@ class Ingest:
                 return [UNSTORABLE]
         half = len(batch) // 2
         return [*self._written(batch[:half]), *self._written(batch[half:])]
-
-
-def _day(customer: bytes, event: Event) -> tuple[bytes, bytes, int]:
-    return customer, event.type, event.time // _DAY_US
