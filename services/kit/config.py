@@ -83,6 +83,12 @@ class KitSettings:
     grpc_threads: int = variable(
         "METERSCOPE_GRPC_THREADS", default=32, minimum=1, help="calls that a server handles at once"
     )
+    cpu_affinity: str = variable(
+        "METERSCOPE_CPU_AFFINITY",
+        default="one",
+        choices=("one", "any"),
+        help="cores that a server process uses: one, which is faster; any, where the system puts it",
+    )
     grace: timedelta = variable(
         "METERSCOPE_GRACE_SECONDS",
         default=timedelta(seconds=10),

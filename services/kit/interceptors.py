@@ -172,42 +172,36 @@ class Entry(grpc.ServerInterceptor):
         context.set_trailing_metadata(((REQUEST_ID_HEADER, request_id),))
         id_token = logs.request_id.set(request_id)
         transport_token = transport.set(metadata.get(TRANSPORT_HEADER, ""))
-        context_token = otel_context.attach(telemetry.extract(metadata))
         attributes = {"rpc.system.name": "grpc", "rpc.method": method[1:]}
+        caller = telemetry.extract(metadata)
+        tracer = self._untraced if method.startswith(_UNTRACED) else self._tracer
+        # Not by start_as_current_span: its three generators cost a call 5 µs.
+        span = tracer.start_span(method[1:], caller, SpanKind.SERVER, attributes)
+        context_token = otel_context.attach(trace.set_span_in_context(span, caller))
         error: ServiceError | None = None
         code = "OK"
         try:
-            tracer = self._untraced if method.startswith(_UNTRACED) else self._tracer
-            with tracer.start_as_current_span(
-                method[1:],
-                kind=SpanKind.SERVER,
-                attributes=attributes,
-                record_exception=False,
-                set_status_on_exception=False,
-            ) as span:
-                try:
-                    principal.set(self._authenticate(metadata))
-                    _check(request, context)
-                    yield
-                except GeneratorExit:
-                    # Whoever took the answers is gone.
-                    code = Cancelled.status
-                    raise
-                except Exception as caught:  # noqa: BLE001 - the one place where errors become statuses
-                    error = _translate(caught, method, request)
-                    if isinstance(error, Unauthenticated):
-                        self._refused.add(1, {"route": method[1:]})
-                    span.set_attribute("error.type", error.reason)
-                    if error.status in _FAULTS:
-                        span.set_status(StatusCode.ERROR, error.message)
-                        span.record_exception(caught)
-                    code = error.status
-                finally:
-                    labels = {**attributes, "rpc.response.status_code": code}
-                    span.set_attribute("rpc.response.status_code", code)
-                    # Within the span: where it is kept, the duration gets an exemplar that leads to it.
-                    self._duration.record(time.perf_counter() - started, labels)
+            principal.set(self._authenticate(metadata))
+            _check(request, context)
+            yield
+        except GeneratorExit:
+            # Whoever took the answers is gone.
+            code = Cancelled.status
+            raise
+        except Exception as caught:  # noqa: BLE001 - the one place where errors become statuses
+            error = _translate(caught, method, request)
+            if isinstance(error, Unauthenticated):
+                self._refused.add(1, {"route": method[1:]})
+            span.set_attribute("error.type", error.reason)
+            if error.status in _FAULTS:
+                span.set_status(StatusCode.ERROR, error.message)
+                span.record_exception(caught)
+            code = error.status
         finally:
+            span.set_attribute("rpc.response.status_code", code)
+            # Within the span: where it is kept, the duration gets an exemplar that leads to it.
+            self._duration.record(time.perf_counter() - started, {**attributes, "rpc.response.status_code": code})
+            span.end()
             otel_context.detach(context_token)
             transport.reset(transport_token)
             logs.request_id.reset(id_token)

@@ -1,6 +1,6 @@
 """A gRPC server with everything that each of ours has: health, reflection, limits, keepalive, graceful stop.
 
-Several processes may serve the same port (SO_REUSEPORT): that is how a service is scaled over cores.
+Several processes may serve the same port (SO_REUSEPORT): that is how a service is scaled over cores, one for each.
 """
 
 import gc
@@ -18,6 +18,7 @@ from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.kit.affinity import OneCore
 from services.kit.config import KitSettings
 from services.kit.interceptors import Authenticate, Entry, service_token
 from services.kit.streams import Streams
@@ -152,7 +153,11 @@ class Server:
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GARBAGE_AFTER)
+        one_core = OneCore()
+        if self._settings.cpu_affinity == "one":
+            one_core.start()
         stop.wait()
+        one_core.stop()
         _log.info("stopping", extra={"address": self.address})
         self.stop()
 

@@ -42,6 +42,7 @@ KEEP: Final = "meterscope.keep"
 METRICS_EVERY_MS: Final = 15_000
 SPAN_FILE_EVERY_MS: Final = 200
 _SHUTDOWN_SECONDS: Final = 2.0
+_HEADERS: Final = ("traceparent", "baggage")
 
 
 class BaggageAttributes(SpanProcessor):
@@ -191,6 +192,9 @@ def inject() -> dict[str, str]:
 
 def extract(carrier: Mapping[str, str]) -> Context:
     """Return the context that W3C headers describe; the current one where they describe none."""
+    # Most callers of ours send none, and to look for each takes the propagators 10 µs.
+    if not any(header in carrier for header in _HEADERS):
+        return context.get_current()
     return propagate.extract(carrier)
 
 

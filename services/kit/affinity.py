@@ -1,0 +1,128 @@
+"""One core for a server process: Python runs one thread at a time, and handing over between cores costs more than it gives.
+
+A call passes through half a dozen threads of grpcio and of ours. Spread over two cores each handover wakes another core
+and then waits for the interpreter's lock: a single event took 22 changes of thread and 580 µs of processor time, on one
+core 10 and 330 µs. Further cores are for further processes on the same port, for PostgreSQL and for the workers.
+
+Linux only: elsewhere a process stays where the system puts it.
+"""
+
+import logging
+import os
+import random
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+# Two servers that look at once must not move to and fro together.
+_LOOK_EVERY_SECONDS: Final = (1.0, 3.0)
+_BUSY: Final = 0.3
+_WORTHWHILE: Final = 0.1
+_TASKS: Final = Path("/proc/self/task")
+
+_log = logging.getLogger(__name__)
+
+
+class OneCore:
+    """Keeps the process on one core: at first that of fewest others that are kept so, then one that they leave it.
+
+    Processes that may run anywhere are no reason to move: the system moves them.
+    """
+
+    def __init__(self) -> None:
+        self._cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        self._core: int | None = None
+        self._seconds: dict[int, float] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="affinity", daemon=True)
+
+    def start(self) -> None:
+        """Settle on a core, and look from then on whether another one is better."""
+        if len(self._cores) < 2:  # noqa: PLR2004 - nothing to choose between
+            return
+        neighbours = [core for pid, core in _kept() if _is_program(pid)]
+        self._move(min(self._cores, key=lambda core: (neighbours.count(core), random.random())))
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stay where it is."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        self._look(1.0)
+        while not self._stop.wait(seconds := random.uniform(*_LOOK_EVERY_SECONDS)):
+            self._look(seconds)
+
+    def _look(self, seconds: float) -> None:
+        """Move where that takes this process out of others' way; `seconds` have passed since the last look."""
+        cores = dict(_kept())
+        now = {pid: spent for pid in {*cores, os.getpid()} if (spent := _spent(pid)) is not None}
+        shares = {pid: (spent - self._seconds[pid]) / seconds for pid, spent in now.items() if pid in self._seconds}
+        self._seconds = now
+        best = better(os.getpid(), cores, shares, self._cores)
+        if best is not None and best != self._core:
+            _log.info("moves to another core", extra={"core": best, "left": self._core})
+            self._move(best)
+
+    def _move(self, core: int) -> None:
+        self._core = core
+        moved: set[str] = set()
+        # Threads that begin meanwhile are where those were that began them.
+        while new := {task.name for task in _TASKS.iterdir()} - moved:
+            for task in new:
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(task), {core})
+            moved |= new
+
+
+def better(own: int, cores: Mapping[int, int], shares: Mapping[int, float], allowed: Iterable[int]) -> int | None:
+    """Return the core that a process had better be on, or None to stay.
+
+    Args:
+        own: the process.
+        cores: of the processes that are kept on one.
+        shares: how much of a core each of them uses, 0 to 1.
+        allowed: the cores that there are to choose from.
+    """
+    mine = cores.get(own)
+    if mine is None or shares.get(own, 0.0) < _BUSY:
+        return None
+    used = dict.fromkeys(allowed, 0.0)
+    for pid, core in cores.items():
+        if pid != own and core in used:
+            used[core] += shares.get(pid, 0.0)
+    best = min(used, key=lambda core: used[core])
+    return best if used[best] < used.get(mine, 0.0) - _WORTHWHILE else None
+
+
+def _kept() -> list[tuple[int, int]]:
+    """Return the processes that are kept on one core, with that core: the system's own, one for each core, included."""
+    found = []
+    for pid in psutil.pids():
+        # Gone, or none of ours to ask about.
+        with suppress(OSError):
+            core, *others = os.sched_getaffinity(pid)
+            if not others:
+                found.append((pid, core))
+    return found
+
+
+def _is_program(pid: int) -> bool:
+    """Say whether it is no thread of the system's own."""
+    try:
+        return bool(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
+
+
+def _spent(pid: int) -> float | None:
+    """Return the processor time in seconds that a process has used, None where it is gone."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return None
+    return float(times.user + times.system)
