@@ -2,7 +2,8 @@
 
 A call passes through half a dozen threads of grpcio and of ours. Spread over two cores each handover wakes another core
 and then waits for the interpreter's lock: a single event took 22 changes of thread and 580 µs of processor time, on one
-core 10 and 330 µs. Further cores are for further processes on the same port, for PostgreSQL and for the workers.
+core 10 and 330 µs. Nor may one that is woken interrupt the one that woke it (SCHED_BATCH): that still holds the lock. 4 and
+300 µs. Further cores are for further processes on the same port, for PostgreSQL and for the workers.
 
 Linux only: elsewhere a process stays where the system puts it.
 """
@@ -42,11 +43,12 @@ class OneCore:
 
     def start(self) -> None:
         """Settle on a core, and look from then on whether another one is better."""
-        if len(self._cores) < 2:  # noqa: PLR2004 - nothing to choose between
+        if not self._cores:
             return
         neighbours = [core for pid, core in _kept() if _is_program(pid)]
         self._move(min(self._cores, key=lambda core: (neighbours.count(core), random.random())))
-        self._thread.start()
+        if len(self._cores) > 1:
+            self._thread.start()
 
     def stop(self) -> None:
         """Stay where it is."""
@@ -74,8 +76,11 @@ class OneCore:
         # Threads that begin meanwhile are where those were that began them.
         while new := {task.name for task in _TASKS.iterdir()} - moved:
             for task in new:
-                with suppress(ProcessLookupError):
+                # Ended meanwhile, or a container that does not let it: then it is as it was.
+                with suppress(OSError):
                     os.sched_setaffinity(int(task), {core})
+                    if os.sched_getscheduler(int(task)) == os.SCHED_OTHER:
+                        os.sched_setscheduler(int(task), os.SCHED_BATCH, os.sched_param(0))
             moved |= new
 
 

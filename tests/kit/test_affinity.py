@@ -73,6 +73,9 @@ def core_of(process: subprocess.Popen[bytes]) -> int:
 def test_a_server_keeps_all_its_threads_on_one_core(start: Callable[..., subprocess.Popen[bytes]]) -> None:
     server = start(PROGRAM, str(free_ports()), "idle")
     assert core_of(server) in CORES
+    for thread in psutil.Process(server.pid).threads():
+        with suppress(ProcessLookupError):
+            assert os.sched_getscheduler(thread.id) == os.SCHED_BATCH
     # Those of grpcio, the watcher, and the one that looks whether another core is better.
     assert len(psutil.Process(server.pid).threads()) > 3
 

@@ -29,7 +29,9 @@ class _Call(Generic[Item, Result]):
         self.results: Sequence[Result] = ()
         self.error: BaseException | None = None
         self.state = _WAITING
-        self.woken = threading.Event()
+        # Held until what the call waits for has come. A bare lock: an Event is a condition, a lock and a queue around one.
+        self.woken = threading.Lock()
+        self.woken.acquire()
 
 
 class Combiner(Generic[Item, Result]):
@@ -70,7 +72,7 @@ class Combiner(Generic[Item, Result]):
                 self._queue.append(call)
                 self.waiting += len(items)
         if call.state is _WAITING:
-            call.woken.wait()
+            call.woken.acquire()
         if call.state is _LEADING:
             self._lead(call)
         if call.error is not None:
@@ -93,7 +95,8 @@ class Combiner(Generic[Item, Result]):
             self._pass_on()
             for call in group:
                 call.state = _DONE
-                call.woken.set()
+                if call is not own:
+                    call.woken.release()
 
     def _gather(self, own: _Call[Item, Result]) -> list[_Call[Item, Result]]:
         """Take as many of the waiting calls along as fit."""
@@ -115,4 +118,4 @@ class Combiner(Generic[Item, Result]):
             successor = self._queue.popleft()
             self.waiting -= len(successor.items)
             successor.state = _LEADING
-        successor.woken.set()
+        successor.woken.release()
