@@ -11,7 +11,9 @@ Linux only: elsewhere a process stays where the system puts it.
 import logging
 import os
 import random
+import sys
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -35,9 +37,10 @@ class OneCore:
     """
 
     def __init__(self) -> None:
-        self._cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        self._cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
         self._core: int | None = None
         self._seconds: dict[int, float] = {}
+        self._looked = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="affinity", daemon=True)
 
@@ -45,8 +48,12 @@ class OneCore:
         """Settle on a core, and look from then on whether another one is better."""
         if not self._cores:
             return
-        neighbours = [core for pid, core in _kept() if _is_program(pid)]
-        self._move(min(self._cores, key=lambda core: (neighbours.count(core), random.random())))
+        try:
+            neighbours = [core for pid, core in _kept() if _is_program(pid)]
+            self._move(min(self._cores, key=lambda core: (neighbours.count(core), random.random())))
+        except OSError:
+            _log.warning("stays where the system puts it: /proc cannot be read", exc_info=True)
+            return
         if len(self._cores) > 1:
             self._thread.start()
 
@@ -55,17 +62,23 @@ class OneCore:
         self._stop.set()
 
     def _run(self) -> None:
-        self._look(1.0)
-        while not self._stop.wait(seconds := random.uniform(*_LOOK_EVERY_SECONDS)):
-            self._look(seconds)
+        while not self._stop.wait(random.uniform(*_LOOK_EVERY_SECONDS)):
+            # What is gone by now, or may not be asked about, is looked for the next time.
+            with suppress(OSError):
+                self._look()
 
-    def _look(self, seconds: float) -> None:
-        """Move where that takes this process out of others' way; `seconds` have passed since the last look."""
+    def _look(self) -> None:
+        """Move where that takes this process out of others' way."""
+        now = time.monotonic()
+        seconds, self._looked = now - self._looked, now
+        before, own = self._seconds, os.getpid()
+        self._seconds = {own: _spent(own) or 0.0}
+        if self._seconds[own] - before.get(own, 0.0) < _BUSY * seconds:
+            return
         cores = dict(_kept())
-        now = {pid: spent for pid in {*cores, os.getpid()} if (spent := _spent(pid)) is not None}
-        shares = {pid: (spent - self._seconds[pid]) / seconds for pid, spent in now.items() if pid in self._seconds}
-        self._seconds = now
-        best = better(os.getpid(), cores, shares, self._cores)
+        self._seconds |= {pid: spent for pid in cores if (spent := _spent(pid)) is not None}
+        shares = {pid: (spent - before[pid]) / seconds for pid, spent in self._seconds.items() if pid in before}
+        best = better(own, cores, shares, self._cores)
         if best is not None and best != self._core:
             _log.info("moves to another core", extra={"core": best, "left": self._core})
             self._move(best)

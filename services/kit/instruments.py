@@ -6,8 +6,7 @@ the catalogue (docs/metrics.md), the tests of rules and of dashboards are read o
 
 import itertools
 import re
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Final
@@ -15,7 +14,6 @@ from typing import ClassVar, Final
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics import Counter as SdkCounter
-from opentelemetry.sdk.metrics import ObservableCounter as SdkObservableCounter
 from opentelemetry.sdk.metrics import ObservableGauge as SdkGauge
 
 Read = Callable[[], Iterable[Observation]]
@@ -24,7 +22,7 @@ CUSTOMER: Final = "customer_id"
 TENANT: Final = "tenant_id"
 # Series of an instrument, for readers of metrics. What comes beyond it is counted together, its labels lost; the SDK's
 # own 2,000 would be less than METRICS_MAX_CUSTOMERS may allow with a few meters.
-CARDINALITY_LIMITS: Final[dict[type, int]] = {SdkCounter: 100_000, SdkObservableCounter: 100_000, SdkGauge: 100_000}
+CARDINALITY_LIMITS: Final[dict[type, int]] = {SdkCounter: 100_000, SdkGauge: 100_000}
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 _UNITS: Final = {"s": "seconds", "By": "bytes", "Cel": "celsius", "%": "percent"}
@@ -139,12 +137,6 @@ class Counter(Declaration):
         names = [label.name for label in self.labels]
         return [dict(zip(names, each, strict=True)) for each in itertools.product(*values)]
 
-    def tally(self, meter: Meter, known: Mapping[str, str] | None = None) -> "Tally":
-        """Make the instrument as a tally: for what is counted with every call, or by customer. Once a meter only."""
-        tally = Tally([label.name for label in self.labels], self.zeros(known or {}))
-        self.observe(meter, tally.observations)
-        return tally
-
     def observe(self, meter: Meter, read: Read) -> None:
         """Make the instrument of a count that is kept elsewhere; `read` is called at each export."""
         meter.create_observable_counter(
@@ -154,35 +146,6 @@ class Counter(Declaration):
     @property
     def _ending(self) -> str:
         return "total"
-
-
-class Tally:
-    """A counter that adds up by itself and is read at each export: in a tenth of the time that the SDK's takes.
-
-    It gives no exemplars.
-    """
-
-    def __init__(self, names: Sequence[str], zeros: Iterable[Mapping[str, str]]) -> None:
-        """Begin.
-
-        Args:
-            names: the labels'.
-            zeros: labels of the series that there are from the start.
-        """
-        self._names = tuple(names)
-        self._counts: dict[tuple[str, ...], float] = {tuple(zero[name] for name in names): 0 for zero in zeros}
-        self._lock = threading.Lock()
-
-    def add(self, amount: float, *values: str) -> None:
-        """Add to a series: `values` are its labels', in the order of the declaration."""
-        with self._lock:
-            self._counts[values] = self._counts.get(values, 0) + amount
-
-    def observations(self) -> list[Observation]:
-        """Return all series."""
-        with self._lock:
-            counts = list(self._counts.items())
-        return [Observation(count, dict(zip(self._names, values, strict=True))) for values, count in counts]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from services.kit.instruments import CARDINALITY_LIMITS
 from services.kit.span_encoding import encoded
 
+if "_translate_data" not in vars(OTLPSpanExporter):
+    raise ImportError("this version of the OTLP exporter would send spans as they are, secrets included")
+
 
 class SpanExporter(OTLPSpanExporter):
     """The SDK's exporter, with its retries and its timeouts, and our encoding, which takes secrets out."""

@@ -15,6 +15,7 @@ from services.kit.redaction import redact, redact_value
 
 # What spans say is mostly said again and again: names, methods, the text of a statement.
 _SHORT: Final = 512
+_LONG: Final = 8_192
 # No card has so few digits, and most numbers have no more.
 _HARMLESS_BELOW: Final = 10**12
 
@@ -70,7 +71,9 @@ def _are_public(attributes: Mapping[str, Any] | None) -> bool:
 def _is_public(name: str, value: Any) -> bool:
     """Say whether nothing of an attribute has to be replaced."""
     if isinstance(value, str):
-        return _stays(name, value) if len(value) <= _SHORT else _long_stays(name, value)
+        if len(value) <= _SHORT:
+            return _stays(name, value)
+        return _long_stays(name, value) if len(value) <= _LONG else _text_stays(name, value)
     if isinstance(value, bool | float) or (isinstance(value, int) and -_HARMLESS_BELOW < value < _HARMLESS_BELOW):
         return _stays(name, "")
     return bool(_value(name, value) == value)

@@ -6,6 +6,7 @@ redaction a quarter of the Python of a server that takes single events in. Here 
 attributes that were said before are remembered as bytes, redacted.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -17,6 +18,8 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 
 from services.kit.redaction import redact, redact_value
+
+_log = logging.getLogger(__name__)
 
 _KINDS: Final[dict[SpanKind, pb.Span.SpanKind.ValueType]] = {
     SpanKind.INTERNAL: pb.Span.SPAN_KIND_INTERNAL,
@@ -41,14 +44,20 @@ _SCALARS: Final = (
     (bytes, "bytes_value"),
 )
 _SHORT: Final = 512
+# Paths of requests may be as long as callers like.
+_LONG: Final = 8_192
 
 
 def encoded(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
-    """Return the request that exports spans, by resource and scope, redacted. What OTLP cannot say is left out."""
+    """Return the request that exports spans, by resource and scope, redacted.
+
+    What OTLP cannot say is left out: an attribute, or the span where its name or a time is such.
+    """
     request = ExportTraceServiceRequest()
     # By identity: the spans keep them alive, and a process has one resource and a handful of scopes.
     resources: dict[int, pb.ResourceSpans] = {}
     scopes: dict[tuple[int, int], pb.ScopeSpans] = {}
+    refused: Exception | None = None
     for span in spans:
         place = (id(span.resource), id(span.instrumentation_scope))
         scope = scopes.get(place)
@@ -59,7 +68,13 @@ def encoded(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
                 resource.resource.SetInParent()
                 _put(resource.resource.attributes, span.resource.attributes)
             scope = scopes[place] = _scope(resource, span)
-        _encode(span, scope.spans.add())
+        try:
+            _encode(span, scope.spans.add())
+        except Exception as error:  # noqa: BLE001 - it must not cost the others of its batch
+            del scope.spans[-1]
+            refused = error
+    if refused is not None:
+        _log.warning("spans cannot be exported, at least one", exc_info=refused)
     return request
 
 
@@ -131,9 +146,9 @@ def _shown(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _bytes(name: str, value: Any) -> bytes:
     """Return an attribute as bytes of a span: those of several, one behind another, are a span that has them all."""
-    if isinstance(value, str):
-        return _remembered(name, value) if len(value) <= _SHORT else _remembered_long(name, value)
-    return _remembered(name, value) if isinstance(value, int) else _made(name, value)
+    if isinstance(value, str) and len(value) > _SHORT:
+        return _remembered_long(name, value) if len(value) <= _LONG else _made(name, value)
+    return _remembered(name, value) if isinstance(value, str | int) else _made(name, value)
 
 
 def _made(name: str, value: Any) -> bytes:

@@ -149,7 +149,7 @@ class IngestMetrics:
     """What comes in."""
 
     def __init__(self, meter: Meter) -> None:
-        self._events = EVENTS_INGESTED.tally(meter)
+        self._events = EVENTS_INGESTED.build(meter)
         self._duration = INGESTION_DURATION.build(meter)
 
     def took(self, counts: Sequence[tuple[Outcome, int]], seconds: float) -> None:
@@ -158,7 +158,7 @@ class IngestMetrics:
         transport = given if given in TRANSPORTS else GRPC
         for outcome, count in counts:
             if count:
-                self._events.add(count, outcome.name.lower(), transport)
+                self._events.add(count, {"outcome": outcome.name.lower(), "transport": transport})
         self._duration.record(seconds, {"transport": transport})
 
 
@@ -247,11 +247,11 @@ class LimitMetrics:
         """
         self._bounded = Bounded(most_customers)
         self._exceeded = LIMIT_EXCEEDED.build(meter)
-        self._answered = LIMIT_CHECKS.tally(meter)
+        self._answered = LIMIT_CHECKS.build(meter)
 
     def answered(self, source: str) -> None:
         """Count a check; `source` is live or database."""
-        self._answered.add(1, source)
+        self._answered.add(1, {"answered_from": source})
 
     def exceeded(self, customer_id: str, meter_id: str) -> None:
         """Count a check or a reservation that was refused."""
@@ -362,7 +362,7 @@ class RollupMetrics:
         """
         self._state = state
         self._bounded = Bounded(most_customers)
-        self._increment = USAGE_INCREMENT.tally(meter)
+        self._increment = USAGE_INCREMENT.build(meter)
         self._errors = USAGE_INCREMENT_ERRORS.build(meter, {CUSTOMER: ALL, "metric_type": ALL})
         self._lag = EVENT_LAG.build(meter)
         self._duration = ROLLUP_DURATION.build(meter)
@@ -372,7 +372,7 @@ class RollupMetrics:
 
     def added(self, customer_id: str, meter_id: str, amount: float) -> None:
         """Count usage that came into the totals."""
-        self._increment.add(amount, self._bounded.label(customer_id), meter_id)
+        self._increment.add(amount, {CUSTOMER: self._bounded.label(customer_id), "metric_type": meter_id})
 
     def failed(self, error_type: str, waiting: Sequence[tuple[str, str]] = ()) -> None:
         """Count a turn that failed: nobody's usage is lost, and the next turn takes it in.

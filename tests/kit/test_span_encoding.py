@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -13,6 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 from opentelemetry.trace.span import TraceState
 
+from services.kit import otlp
 from services.kit.span_encoding import encoded
 
 CARD = "4242 4242 4242 4242"
@@ -124,6 +126,48 @@ def test_secrets_are_taken_out_of_all_that_a_span_says() -> None:
         assert secret not in text
     assert text.count('string_value: "[redacted card]"') == 4  # of two spans: "n", and the second of "cards"
     assert "int_value: 7" not in text
+
+
+def deep(levels: int) -> dict[str, Any]:
+    return {"a": deep(levels - 1)} if levels else {}
+
+
+def test_a_span_that_otlp_cannot_say_costs_the_others_nothing() -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("tests")
+    for name, attributes in (("before", {}), ("half \ud800", {}), ("deep", {"a": deep(60)}), ("behind", {})):
+        tracer.start_span(name, attributes=attributes).end()
+    tracer.start_span("early", start_time=-1).end()
+    request = encoded(exporter.get_finished_spans())
+    assert [each.name for each in request.resource_spans[0].scope_spans[0].spans] == ["before", "behind"]
+
+
+def test_what_is_sent_to_a_collector_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[ExportTraceServiceRequest] = []
+
+    class Collector:
+        def Export(self, request: ExportTraceServiceRequest, **_rest: object) -> None:
+            sent.append(request)
+
+    exporter = otlp.SpanExporter("127.0.0.1:1", insecure=True)
+    monkeypatch.setattr(exporter, "_client", Collector())
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    provider.get_tracer("tests").start_span("GET", attributes={"url.path": "/person@example.org"}).end()
+    (request,) = sent
+    ((attribute,),) = [each.attributes for each in request.resource_spans[0].scope_spans[0].spans]
+    assert attribute.value.string_value == "/[redacted e-mail]"
+
+
+@pytest.mark.parametrize("length", [100, 1_000, 100_000])
+def test_secrets_are_found_in_texts_of_any_length(length: int) -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    provider.get_tracer("tests").start_span("a", attributes={"text": "x " * (length // 2) + CARD}).end()
+    assert CARD not in str(encoded(exporter.get_finished_spans()))
 
 
 def test_no_spans_are_an_empty_request() -> None:

@@ -2,6 +2,11 @@ import socket
 import subprocess
 import sys
 
+from opentelemetry import baggage, trace
+from opentelemetry.sdk.trace import TracerProvider
+
+from services.kit import telemetry
+
 # Sets up all signals towards the collector that the environment names, uses them, and stops.
 PROGRAM = """
 import logging, os, time
@@ -42,3 +47,14 @@ def test_a_collector_that_is_away_slows_no_work_and_holds_up_no_stop() -> None:
     assert seconds["worked"] < 5  # a tenth of a second or so; one attempt to send would take ten
     assert seconds["stopped"] < 4  # 2 s are allowed
     assert len(ended.stdout.splitlines()) < 20
+
+
+def test_headers_that_describe_nothing_are_outside_every_trace() -> None:
+    # A server may begin a request within the context of the one before it on the same connection.
+    provider = TracerProvider(shutdown_on_exit=False)
+    with provider.get_tracer("tests").start_as_current_span("the request before"), telemetry.customer("cus_before"):
+        nothing = telemetry.extract({"content-type": "text/plain"})
+        carried = telemetry.inject()
+    assert not trace.get_current_span(nothing).get_span_context().is_valid
+    assert baggage.get_baggage("customer_id", nothing) is None
+    assert baggage.get_baggage("customer_id", telemetry.extract(carried)) == "cus_before"
