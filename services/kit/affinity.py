@@ -21,6 +21,8 @@ from typing import Final
 
 import psutil
 
+from services.kit.runtime import processor_seconds
+
 # Two servers that look at once must not move to and fro together.
 _LOOK_EVERY_SECONDS: Final = (1.0, 3.0)
 _BUSY: Final = 0.3
@@ -38,7 +40,6 @@ class OneCore:
 
     def __init__(self) -> None:
         self._cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
-        self._core: int | None = None
         self._seconds: dict[int, float] = {}
         self._looked = time.monotonic()
         self._stop = threading.Event()
@@ -49,8 +50,8 @@ class OneCore:
         if not self._cores:
             return
         try:
-            neighbours = [core for pid, core in _kept() if _is_program(pid)]
-            self._move(min(self._cores, key=lambda core: (neighbours.count(core), random.random())))
+            neighbours = [core for pid, core in _kept().items() if _is_program(pid)]
+            _move(min(self._cores, key=lambda core: (neighbours.count(core), random.random())))
         except OSError:
             _log.warning("stays where the system puts it: /proc cannot be read", exc_info=True)
             return
@@ -75,26 +76,13 @@ class OneCore:
         self._seconds = {own: _spent(own) or 0.0}
         if self._seconds[own] - before.get(own, 0.0) < _BUSY * seconds:
             return
-        cores = dict(_kept())
+        cores = _kept()
         self._seconds |= {pid: spent for pid in cores if (spent := _spent(pid)) is not None}
         shares = {pid: (spent - before[pid]) / seconds for pid, spent in self._seconds.items() if pid in before}
         best = better(own, cores, shares, self._cores)
-        if best is not None and best != self._core:
-            _log.info("moves to another core", extra={"core": best, "left": self._core})
-            self._move(best)
-
-    def _move(self, core: int) -> None:
-        self._core = core
-        moved: set[str] = set()
-        # Threads that begin meanwhile are where those were that began them.
-        while new := {task.name for task in _TASKS.iterdir()} - moved:
-            for task in new:
-                # Ended meanwhile, or a container that does not let it: then it is as it was.
-                with suppress(OSError):
-                    os.sched_setaffinity(int(task), {core})
-                    if os.sched_getscheduler(int(task)) == os.SCHED_OTHER:
-                        os.sched_setscheduler(int(task), os.SCHED_BATCH, os.sched_param(0))
-            moved |= new
+        if best is not None:
+            _log.info("moves to another core", extra={"core": best, "left": cores[own]})
+            _move(best)
 
 
 def better(own: int, cores: Mapping[int, int], shares: Mapping[int, float], allowed: Iterable[int]) -> int | None:
@@ -117,16 +105,29 @@ def better(own: int, cores: Mapping[int, int], shares: Mapping[int, float], allo
     return best if used[best] < used.get(mine, 0.0) - _WORTHWHILE else None
 
 
-def _kept() -> list[tuple[int, int]]:
-    """Return the processes that are kept on one core, with that core: the system's own, one for each core, included."""
-    found = []
+def _move(core: int) -> None:
+    moved: set[str] = set()
+    # Threads that begin meanwhile are where those were that began them.
+    while new := {task.name for task in _TASKS.iterdir()} - moved:
+        for task in new:
+            # Ended meanwhile, or a container that does not let it: then it is as it was.
+            with suppress(OSError):
+                os.sched_setaffinity(int(task), {core})
+                if os.sched_getscheduler(int(task)) == os.SCHED_OTHER:
+                    os.sched_setscheduler(int(task), os.SCHED_BATCH, os.sched_param(0))
+        moved |= new
+
+
+def _kept() -> dict[int, int]:
+    """Return the core of each process that is kept on one: the system's own, one for each core, included."""
+    kept = {}
     for pid in psutil.pids():
         # Gone, or none of ours to ask about.
         with suppress(OSError):
             core, *others = os.sched_getaffinity(pid)
             if not others:
-                found.append((pid, core))
-    return found
+                kept[pid] = core
+    return kept
 
 
 def _is_program(pid: int) -> bool:
@@ -140,7 +141,6 @@ def _is_program(pid: int) -> bool:
 def _spent(pid: int) -> float | None:
     """Return the processor time in seconds that a process has used, None where it is gone."""
     try:
-        times = psutil.Process(pid).cpu_times()
+        return processor_seconds(psutil.Process(pid))
     except psutil.Error:
         return None
-    return float(times.user + times.system)

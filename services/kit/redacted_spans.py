@@ -13,11 +13,8 @@ from opentelemetry.trace import Status
 
 from services.kit.redaction import redact, redact_value
 
-# What spans say is mostly said again and again: names, methods, the text of a statement.
-_SHORT: Final = 512
-_LONG: Final = 8_192
-# No card has so few digits, and most numbers have no more.
-_HARMLESS_BELOW: Final = 10**12
+# What spans say is mostly said again and again; longer texts are seldom the same.
+_REMEMBERED_LENGTH: Final = 512
 
 
 class RedactedSpans(SpanExporter):
@@ -41,42 +38,32 @@ class RedactedSpans(SpanExporter):
 
 def _redacted(span: ReadableSpan) -> ReadableSpan:
     """Return the span itself where it holds no secret, which is nearly always."""
-    if (
-        _is_public("", span.name)
-        and _are_public(span.attributes)
-        and not span.status.description
-        and all(_are_public(event.attributes) for event in span.events)
-    ):
+    name = _text(span.name)
+    attributes = _attributes(span.attributes)
+    events = [Event(event.name, _attributes(event.attributes), event.timestamp) for event in span.events]
+    description = span.status.description and redact(span.status.description)
+    is_same = (
+        name == span.name
+        and attributes == dict(span.attributes or {})
+        and description == span.status.description
+        and all(new.attributes == dict(old.attributes or {}) for new, old in zip(events, span.events, strict=True))
+    )
+    if is_same:
         return span
     return ReadableSpan(
-        name=redact(span.name),
+        name=name,
         context=span.get_span_context(),
         parent=span.parent,
         resource=span.resource,
-        attributes=_attributes(span.attributes),
-        events=[Event(event.name, _attributes(event.attributes), event.timestamp) for event in span.events],
+        attributes=attributes,
+        events=events,
         links=span.links,
         kind=span.kind,
-        status=Status(span.status.status_code, span.status.description and redact(span.status.description)),
+        status=Status(span.status.status_code, description),
         start_time=span.start_time,
         end_time=span.end_time,
         instrumentation_scope=span.instrumentation_scope,
     )
-
-
-def _are_public(attributes: Mapping[str, Any] | None) -> bool:
-    return not attributes or all(_is_public(name, value) for name, value in attributes.items())
-
-
-def _is_public(name: str, value: Any) -> bool:
-    """Say whether nothing of an attribute has to be replaced."""
-    if isinstance(value, str):
-        if len(value) <= _SHORT:
-            return _stays(name, value)
-        return _long_stays(name, value) if len(value) <= _LONG else _text_stays(name, value)
-    if isinstance(value, bool | float) or (isinstance(value, int) and -_HARMLESS_BELOW < value < _HARMLESS_BELOW):
-        return _stays(name, "")
-    return bool(_value(name, value) == value)
 
 
 def _attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -84,15 +71,16 @@ def _attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _value(name: str, value: Any) -> Any:
+    if isinstance(value, str) and len(value) <= _REMEMBERED_LENGTH:
+        return _remembered(name, value)
     # Exporters and the comparison above want sequences as the SDK keeps them.
     redacted = redact_value(value, name)
     return tuple(redacted) if isinstance(redacted, list) else redacted
 
 
-def _text_stays(name: str, text: str) -> bool:
-    return bool(redact_value(text, name) == text)
+def _text(text: str) -> str:
+    shown: str = _remembered("", text)
+    return shown
 
 
-_stays = lru_cache(maxsize=8192)(_text_stays)
-# Statements, above all.
-_long_stays = lru_cache(maxsize=512)(_text_stays)
+_remembered = lru_cache(maxsize=8192)(lambda name, text: redact_value(text, name))

@@ -41,7 +41,7 @@ class Runtime:
         self._process = psutil.Process()
         self._memory = memory.limit()
         self._processors = psutil.cpu_count() or 1
-        self._used = (time.monotonic(), _processor_seconds(self._process))
+        self._used = (time.monotonic(), processor_seconds(self._process))
         self._machine = _machine_seconds()
 
     def observe(self, meter: Meter) -> None:
@@ -67,7 +67,7 @@ class Runtime:
         yield Observation(times.system, {"cpu.mode": "system"})
 
     def _cpu_utilization(self) -> Iterable[Observation]:
-        before, now = self._used, (time.monotonic(), _processor_seconds(self._process))
+        before, now = self._used, (time.monotonic(), processor_seconds(self._process))
         if now[0] > before[0]:
             self._used = now
             yield Observation((now[1] - before[1]) / (now[0] - before[0]) / self._processors)
@@ -93,7 +93,8 @@ class Runtime:
             yield Observation(shutil.disk_usage(self._folder).free, self._disk)
 
 
-def _processor_seconds(process: psutil.Process) -> float:
+def processor_seconds(process: psutil.Process) -> float:
+    """Return the processor time in seconds that a process has used, without its children's."""
     times = process.cpu_times()
     return float(times.user + times.system)
 

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -11,6 +10,7 @@ import psutil
 import pytest
 
 from services.kit.affinity import better
+from tests.eventually import eventually
 from tests.ports import free_ports
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -55,16 +55,9 @@ def cores_of_threads(pid: int) -> set[frozenset[int]]:
     return found
 
 
-def wait_for(holds: Callable[[], bool], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to be so"
-        time.sleep(0.05)
-
-
 def core_of(process: subprocess.Popen[bytes]) -> int:
     """Wait until all of its threads are on one core, and return that."""
-    wait_for(lambda: len(cores := cores_of_threads(process.pid)) == 1 and len(next(iter(cores))) == 1)
+    eventually(lambda: len(cores := cores_of_threads(process.pid)) == 1 and len(next(iter(cores))) == 1)
     ((core,),) = cores_of_threads(process.pid)
     return core
 
@@ -99,7 +92,7 @@ def test_a_busy_server_leaves_a_core_to_another_that_cannot(start: Callable[...,
     server = start(PROGRAM, str(free_ports()), "busy")
     first = core_of(server)
     start(SPIN % first)
-    wait_for(lambda: frozenset({first}) not in cores_of_threads(server.pid))
+    eventually(lambda: frozenset({first}) not in cores_of_threads(server.pid))
     assert core_of(server) != first
 
 
@@ -107,7 +100,7 @@ def test_a_busy_server_leaves_a_core_to_another_that_cannot(start: Callable[...,
 def test_any_core_leaves_it_to_the_system(start: Callable[..., subprocess.Popen[bytes]]) -> None:
     port = free_ports()
     server = start(PROGRAM, str(port), "idle", METERSCOPE_CPU_AFFINITY="any")
-    wait_for(lambda: any(each.laddr.port == port for each in psutil.Process(server.pid).net_connections()))
+    eventually(lambda: any(each.laddr.port == port for each in psutil.Process(server.pid).net_connections()))
     assert cores_of_threads(server.pid) == {frozenset(CORES)}
 
 

@@ -9,7 +9,7 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 from opentelemetry.trace.span import TraceState
@@ -27,6 +27,12 @@ ALL_SORTS: dict[str, Any] = {
     "negative": -7, "texts": ("a", "b"), "numbers": (1, 2), "flags": (True, False), "nothing": (),
     "mapping": {"a": 1, "b": {"c": [1, "d"]}}, "same as int": True,
 }  # fmt: skip
+
+
+def tracer_to(exporter: SpanExporter) -> trace.Tracer:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return provider.get_tracer("tests")
 
 
 def spans(*resources: Resource, limits: SpanLimits | None = None) -> list[ReadableSpan]:
@@ -95,9 +101,7 @@ def test_what_was_dropped_is_counted() -> None:
 @pytest.mark.parametrize("value", [2**63, -(2**63) - 1, "\ud800", ("a", 2**70)])
 def test_an_attribute_that_otlp_cannot_say_costs_the_others_nothing(value: Any) -> None:
     exporter = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    provider.get_tracer("tests").start_span("a", attributes={"before": 1, "odd": value, "behind": 2}).end()
+    tracer_to(exporter).start_span("a", attributes={"before": 1, "odd": value, "behind": 2}).end()
     request = encoded(exporter.get_finished_spans())
     (span,) = request.resource_spans[0].scope_spans[0].spans
     assert [each.key for each in span.attributes] == ["before", "behind"]
@@ -105,8 +109,7 @@ def test_an_attribute_that_otlp_cannot_say_costs_the_others_nothing(value: Any) 
 
 def test_secrets_are_taken_out_of_all_that_a_span_says() -> None:
     exporter = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = tracer_to(exporter)
     secrets: dict[str, Any] = {
         "url.path": "/v1/customers/person@example.org",
         "api_key": "hunter2",
@@ -115,7 +118,6 @@ def test_secrets_are_taken_out_of_all_that_a_span_says() -> None:
         "n": 4242424242424242,
         "token": 7,
     }
-    tracer = provider.get_tracer("tests")
     link = Link(SpanContext(1, 2, is_remote=False), {"password": "hunter2"})
     for _ in range(2):
         with tracer.start_as_current_span("GET person@example.org", attributes=secrets, links=[link]) as span:
@@ -134,9 +136,7 @@ def deep(levels: int) -> dict[str, Any]:
 
 def test_a_span_that_otlp_cannot_say_costs_the_others_nothing() -> None:
     exporter = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracer = provider.get_tracer("tests")
+    tracer = tracer_to(exporter)
     for name, attributes in (("before", {}), ("half \ud800", {}), ("deep", {"a": deep(60)}), ("behind", {})):
         tracer.start_span(name, attributes=attributes).end()
     tracer.start_span("early", start_time=-1).end()
@@ -153,9 +153,7 @@ def test_what_is_sent_to_a_collector_is_redacted(monkeypatch: pytest.MonkeyPatch
 
     exporter = otlp.SpanExporter("127.0.0.1:1", insecure=True)
     monkeypatch.setattr(exporter, "_client", Collector())
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    provider.get_tracer("tests").start_span("GET", attributes={"url.path": "/person@example.org"}).end()
+    tracer_to(exporter).start_span("GET", attributes={"url.path": "/person@example.org"}).end()
     (request,) = sent
     ((attribute,),) = [each.attributes for each in request.resource_spans[0].scope_spans[0].spans]
     assert attribute.value.string_value == "/[redacted e-mail]"
@@ -164,9 +162,7 @@ def test_what_is_sent_to_a_collector_is_redacted(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("length", [100, 1_000, 100_000])
 def test_secrets_are_found_in_texts_of_any_length(length: int) -> None:
     exporter = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    provider.get_tracer("tests").start_span("a", attributes={"text": "x " * (length // 2) + CARD}).end()
+    tracer_to(exporter).start_span("a", attributes={"text": "x " * (length // 2) + CARD}).end()
     assert CARD not in str(encoded(exporter.get_finished_spans()))
 
 
