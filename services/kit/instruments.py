@@ -16,6 +16,8 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics import Counter as SdkCounter
 from opentelemetry.sdk.metrics import ObservableGauge as SdkGauge
 
+from services.kit import series
+
 Read = Callable[[], Iterable[Observation]]
 
 CUSTOMER: Final = "customer_id"
@@ -117,7 +119,7 @@ class Counter(Declaration):
 
     def build(self, meter: Meter, known: Mapping[str, str] | None = None) -> metrics.Counter:
         """Make the instrument, started at 0 where every label is closed or in `known`; see `start`."""
-        counter = meter.create_counter(self.name, unit=self.unit, description=self.description)
+        counter = series.counter(meter.create_counter(self.name, unit=self.unit, description=self.description))
         self.start(counter, known or {})
         return counter
 
@@ -201,11 +203,13 @@ class Histogram(Declaration):
 
     def build(self, meter: Meter) -> metrics.Histogram:
         """Make the instrument."""
-        return meter.create_histogram(
-            self.name,
-            unit=self.unit,
-            description=self.description,
-            explicit_bucket_boundaries_advisory=self.boundaries,
+        return series.histogram(
+            meter.create_histogram(
+                self.name,
+                unit=self.unit,
+                description=self.description,
+                explicit_bucket_boundaries_advisory=self.boundaries,
+            )
         )
 
 

@@ -1,16 +1,19 @@
 """Spans as a request of OTLP (opentelemetry-proto, trace/v1/trace.proto), without the secrets in what they say.
 
-What the SDK's encoder makes of redacted spans, in a fifth of the time. That builds each message by itself and copies it
+What the SDK's encoder makes of redacted spans, in a tenth of the time. That builds each message by itself and copies it
 into the one around it, five times over, and looks each span's resource up by the text of all that it says: with the
-redaction a quarter of the Python of a server that takes single events in. Here messages are made in their place, and
-attributes that were said before are remembered as bytes, redacted.
+redaction a quarter of the Python of a server that takes single events in. Here what was said before is remembered as
+bytes, redacted: spans that do the same differ in their ids and times. Fields that follow one another, each as bytes, are
+the message that has them all.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from struct import Struct
 from typing import Any, Final
 
+from google.protobuf.internal.wire_format import WIRETYPE_FIXED64, WIRETYPE_LENGTH_DELIMITED
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1 import trace_pb2 as pb
@@ -43,6 +46,19 @@ _SCALARS: Final = (
     (float, "double_value"),
     (bytes, "bytes_value"),
 )
+
+
+def _before(number: int, *, length: int) -> bytes:
+    """Return what stands before a field of so many bytes."""
+    return bytes((number << 3 | WIRETYPE_LENGTH_DELIMITED, length))
+
+
+_TRACE_ID: Final = _before(pb.Span.TRACE_ID_FIELD_NUMBER, length=16)
+_SPAN_ID: Final = _before(pb.Span.SPAN_ID_FIELD_NUMBER, length=8)
+_PARENT_ID: Final = _before(pb.Span.PARENT_SPAN_ID_FIELD_NUMBER, length=8)
+_START: Final = pb.Span.START_TIME_UNIX_NANO_FIELD_NUMBER << 3 | WIRETYPE_FIXED64
+_END: Final = pb.Span.END_TIME_UNIX_NANO_FIELD_NUMBER << 3 | WIRETYPE_FIXED64
+_TIMES: Final = Struct("<BQBQ")
 _SHORT: Final = 512
 # Paths of requests may be as long as callers like.
 _LONG: Final = 8_192
@@ -69,7 +85,7 @@ def encoded(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
                 _put(resource.resource.attributes, span.resource.attributes)
             scope = scopes[place] = _scope(resource, span)
         try:
-            _encode(span, scope.spans.add())
+            scope.spans.add().MergeFromString(_encode(span))
         except Exception as error:  # noqa: BLE001 - it must not cost the others of its batch
             del scope.spans[-1]
             refused = error
@@ -89,36 +105,50 @@ def _scope(resource: pb.ResourceSpans, span: ReadableSpan) -> pb.ScopeSpans:
     return scope
 
 
-def _encode(span: ReadableSpan, to: pb.Span) -> None:
+def _encode(span: ReadableSpan) -> bytes:
     context = span.get_span_context()
     assert context is not None  # noqa: S101 - a span that was recorded has one
-    to.trace_id = context.trace_id.to_bytes(16, "big")
-    to.span_id = context.span_id.to_bytes(8, "big")
-    if context.trace_state:
-        to.trace_state = context.trace_state.to_header()
-    if span.parent is not None:
-        to.parent_span_id = span.parent.span_id.to_bytes(8, "big")
-    to.flags = _flags(span.parent)
-    to.name = _redacted(span.name)
-    to.kind = _KINDS[span.kind]
-    to.start_time_unix_nano = span.start_time or 0
-    to.end_time_unix_nano = span.end_time or 0
+    parent, status = span.parent, span.status
+    said = [_TRACE_ID, context.trace_id.to_bytes(16, "big"), _SPAN_ID, context.span_id.to_bytes(8, "big")]
+    if parent is not None:
+        said += (_PARENT_ID, parent.span_id.to_bytes(8, "big"))
+    said += (
+        _head(span.name, span.kind, status.status_code, _flags(parent)),
+        _TIMES.pack(_START, span.start_time or 0, _END, span.end_time or 0),
+        *[_bytes(name, value) for name, value in (span.attributes or {}).items()],
+    )
+    events, links = span.events, span.links
+    dropped = span.dropped_attributes or span.dropped_events or span.dropped_links
+    if events or links or dropped or status.description or context.trace_state:
+        said.append(_rest(span, context))
+    return b"".join(said)
+
+
+@lru_cache(maxsize=1024)
+def _head(name: str, kind: SpanKind, status: StatusCode, flags: int) -> bytes:
+    """Return what spans have in common that do the same, with the same result."""
+    span = pb.Span(name=redact(name), kind=_KINDS[kind], flags=flags)
     # An unset status is said as well.
-    to.status.code = _STATUSES[span.status.status_code]
+    span.status.code = _STATUSES[status]
+    return span.SerializeToString()
+
+
+def _rest(span: ReadableSpan, context: SpanContext) -> bytes:
+    """Return what few spans have."""
+    to = pb.Span(
+        trace_state=context.trace_state.to_header(),
+        dropped_attributes_count=span.dropped_attributes,
+        dropped_events_count=span.dropped_events,
+        dropped_links_count=span.dropped_links,
+    )
     if span.status.description:
+        # Without its code, which is said already: the two are put together.
         to.status.message = redact(span.status.description)
-    if span.dropped_attributes:
-        to.dropped_attributes_count = span.dropped_attributes
-    if span.dropped_events:
-        to.dropped_events_count = span.dropped_events
-    if span.dropped_links:
-        to.dropped_links_count = span.dropped_links
-    if span.attributes:
-        to.MergeFromString(b"".join([_bytes(name, value) for name, value in span.attributes.items()]))
     for event in span.events:
         _encode_event(event, to.events.add())
     for link in span.links:
         _encode_link(link, to.links.add())
+    return to.SerializeToString()
 
 
 def _encode_event(event: Event, to: pb.Span.Event) -> None:
@@ -146,9 +176,11 @@ def _shown(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _bytes(name: str, value: Any) -> bytes:
     """Return an attribute as bytes of a span: those of several, one behind another, are a span that has them all."""
-    if isinstance(value, str) and len(value) > _SHORT:
+    if isinstance(value, str):
+        if len(value) <= _SHORT:
+            return _remembered(name, value)
         return _remembered_long(name, value) if len(value) <= _LONG else _made(name, value)
-    return _remembered(name, value) if isinstance(value, str | int) else _made(name, value)
+    return _remembered(name, value) if isinstance(value, int) else _made(name, value)
 
 
 def _made(name: str, value: Any) -> bytes:
@@ -161,7 +193,6 @@ def _made(name: str, value: Any) -> bytes:
 _remembered = lru_cache(maxsize=8192, typed=True)(_made)
 # Statements, above all.
 _remembered_long = lru_cache(maxsize=512)(_made)
-_redacted = lru_cache(maxsize=1024)(redact)
 
 
 def _put(to: Any, attributes: Mapping[str, Any] | None) -> None:

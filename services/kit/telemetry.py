@@ -21,24 +21,24 @@ from opentelemetry import baggage, context, metrics, propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagators.composite import CompositePropagator
-from opentelemetry.sdk.metrics import ExemplarFilter, MeterProvider
+from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from opentelemetry.util.types import Attributes
 
-from services.kit import logs, sentry
+from services.kit import exemplars, logs, sentry
 from services.kit.config import KitSettings
 from services.kit.log_files import Limits, LogFiles
 from services.kit.redacted_spans import RedactedSpans
 from services.kit.runtime import Runtime
+from services.kit.spans import Tracers
 
 # What baggage may write on spans and logs; anything else a caller sends stays in the baggage.
 BAGGAGE_ATTRIBUTES: Final = ("customer_id",)
-KEEP: Final = "meterscope.keep"
+KEEP: Final = exemplars.KEEP
 METRICS_EVERY_MS: Final = 15_000
 SPAN_FILE_EVERY_MS: Final = 200
 _SHUTDOWN_SECONDS: Final = 2.0
@@ -57,22 +57,6 @@ class BaggageAttributes(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Do nothing."""
-
-
-class KeptSpans(ExemplarFilter):
-    """Takes exemplars from spans marked `meterscope.keep`: of other traces most are not kept, and would lead nowhere."""
-
-    def should_sample(
-        self,
-        value: float,  # noqa: ARG002 - the base class's
-        time_unix_nano: int,  # noqa: ARG002 - likewise
-        attributes: Attributes,  # noqa: ARG002 - likewise
-        context: Context,
-    ) -> bool:
-        """Say whether a measurement may become an exemplar."""
-        # A span that is not recorded has no attributes.
-        marks = getattr(trace.get_current_span(context), "attributes", None)
-        return marks is not None and marks.get(KEEP) is True
 
 
 @dataclass
@@ -126,7 +110,7 @@ def setup(service: str, settings: KitSettings, *, role: str, readers: Sequence[M
 
 def _setup_traces(resource: Resource, settings: KitSettings, reports: sentry.Sentry | None) -> TracerProvider:
     wanted = settings.otlp_endpoint is not None or settings.trace_file is not None or reports is not None
-    provider = TracerProvider(resource=resource, sampler=None if wanted else ALWAYS_OFF, shutdown_on_exit=False)
+    provider = Tracers(resource=resource, sampler=None if wanted else ALWAYS_OFF, shutdown_on_exit=False)
     provider.add_span_processor(BaggageAttributes())
     provider.add_span_processor(logs.RaisedIn())
     if reports is not None:
@@ -156,7 +140,7 @@ def _setup_metrics(resource: Resource, settings: KitSettings, readers: Sequence[
         from services.kit import sink
 
         own.append(sink.metric_reader(settings.metrics_sink, settings.service_token, METRICS_EVERY_MS))
-    provider = MeterProvider(own, resource=resource, exemplar_filter=KeptSpans(), shutdown_on_exit=False)
+    provider = MeterProvider(own, resource=resource, exemplar_filter=exemplars.KeptSpans(), shutdown_on_exit=False)
     metrics.set_meter_provider(provider)
     Runtime(settings.data_dir or Path()).observe(metrics.get_meter("services.kit.runtime"))
     return provider

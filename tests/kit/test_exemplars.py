@@ -10,8 +10,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import Tracer
 
+from services.kit.exemplars import KEEP, KeptSpans
 from services.kit.instruments import Counter, Histogram
-from services.kit.telemetry import KEEP, KeptSpans
 
 WAIT = Histogram("a.wait", "x", unit="s", boundaries=(1, 10))
 DONE = Counter("a.done", "x")

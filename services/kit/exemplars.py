@@ -1,0 +1,32 @@
+"""Which measurements may become exemplars."""
+
+from typing import Final
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.metrics import ExemplarFilter
+from opentelemetry.util.types import Attributes
+
+# On a span: its trace is kept, whatever the collector's sampling would do.
+KEEP: Final = "meterscope.keep"
+
+
+class KeptSpans(ExemplarFilter):
+    """Takes exemplars from kept spans alone: of other traces most are not kept, and would lead nowhere."""
+
+    def should_sample(
+        self,
+        value: float,  # noqa: ARG002 - the base class's
+        time_unix_nano: int,  # noqa: ARG002 - likewise
+        attributes: Attributes,  # noqa: ARG002 - likewise
+        context: Context,
+    ) -> bool:
+        """Say whether a measurement may become an exemplar."""
+        return is_kept(context)
+
+
+def is_kept(context: Context | None = None) -> bool:
+    """Say whether the current span, or that of a context, is marked to be kept."""
+    # A span that is not recorded has no attributes.
+    marks = getattr(trace.get_current_span(context), "attributes", None)
+    return marks is not None and marks.get(KEEP) is True

@@ -1,0 +1,96 @@
+"""Counters and histograms that reach their series at once.
+
+The SDK finds the series of each measurement anew, for each reader: it copies the labels twice, checks them, hashes them
+by type, and asks whether an exemplar is wanted. Here the first measurement under some labels goes through the SDK, which
+makes the series; those that follow go to its aggregation. Where that is not to be found, and where a measurement may
+become an exemplar, they go the way of the first.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from opentelemetry import metrics
+from opentelemetry.context import Context
+from opentelemetry.sdk.metrics import Counter as SdkCounter
+from opentelemetry.sdk.metrics import Histogram as SdkHistogram
+from opentelemetry.sdk.metrics._internal._view_instrument_match import _hash_attributes
+from opentelemetry.util.types import Attributes
+
+from services.kit.exemplars import is_kept
+
+
+def counter(instrument: metrics.Counter) -> metrics.Counter:
+    """Return a counter that counts in the given one's series; that itself, where no provider is set."""
+    return _Counter(instrument) if isinstance(instrument, SdkCounter) else instrument
+
+
+def histogram(instrument: metrics.Histogram) -> metrics.Histogram:
+    """Return a histogram that records in the given one's series; that itself, where no provider is set."""
+    return _Histogram(instrument) if isinstance(instrument, SdkHistogram) else instrument
+
+
+class _Amount(NamedTuple):
+    """What an aggregation reads of a measurement that is no exemplar."""
+
+    value: float
+
+
+class _Series:
+    """The aggregations of one instrument, one for each reader, by labels."""
+
+    def __init__(self, instrument: Any) -> None:
+        self._instrument = instrument
+        self._found: dict[tuple[tuple[str, Any], ...], list[Any]] = {}
+
+    def take(self, amount: float, labels: Mapping[str, Any]) -> bool:
+        """Add a measurement to its series; say whether that could be done."""
+        found = self._found.get(tuple(labels.items()))
+        # The SDK has words for an amount that is none.
+        if found is None or not 0 <= amount < math.inf or is_kept():
+            return False
+        measured = _Amount(amount)
+        for aggregation in found:
+            aggregation.aggregate(measured, should_sample_exemplar=False)
+        return True
+
+    def find(self, labels: Mapping[str, Any]) -> None:
+        """Remember where the SDK keeps the series of these labels."""
+        if not all(isinstance(value, str) for value in labels.values()):
+            # 1 and True are one key here, and two series.
+            return
+        key = _hash_attributes(dict(labels))
+        found = []
+        # ruff: noqa: SLF001 - the SDK shows nobody its series
+        for storage in self._instrument._measurement_consumer._reader_storages.values():
+            for match in storage._instrument_view_instrument_matches[self._instrument]:
+                aggregation = match._attributes_aggregation.get(key)
+                # Beyond the limit of series there is none; and a reader of differences makes new ones at each export.
+                if aggregation is None or match._reset_on_collect:
+                    return
+                found.append(aggregation)
+        self._found[tuple(labels.items())] = found
+
+
+class _Counter(metrics.Counter):
+    def __init__(self, instrument: metrics.Counter) -> None:
+        self._instrument = instrument
+        self._series = _Series(instrument)
+
+    def add(self, amount: float, attributes: Attributes = None, context: Context | None = None) -> None:
+        labels = attributes or {}
+        if context is not None or not self._series.take(amount, labels):
+            self._instrument.add(amount, labels, context)
+            self._series.find(labels)
+
+
+class _Histogram(metrics.Histogram):
+    def __init__(self, instrument: metrics.Histogram) -> None:
+        self._instrument = instrument
+        self._series = _Series(instrument)
+
+    def record(self, amount: float, attributes: Attributes = None, context: Context | None = None) -> None:
+        labels = attributes or {}
+        if context is not None or not self._series.take(amount, labels):
+            self._instrument.record(amount, labels, context)
+            self._series.find(labels)
