@@ -73,9 +73,16 @@ def _attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
 def _value(name: str, value: Any) -> Any:
     if isinstance(value, str) and len(value) <= _REMEMBERED_LENGTH:
         return _remembered(name, value)
-    # Exporters and the comparison above want sequences as the SDK keeps them.
-    redacted = redact_value(value, name)
-    return tuple(redacted) if isinstance(redacted, list) else redacted
+    return _plain(redact_value(value, name))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as exporters and the comparison above want it: sequences as the SDK keeps them, no types but JSON's."""
+    if isinstance(value, list):
+        return tuple(map(_plain, value))
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
 def _text(text: str) -> str:

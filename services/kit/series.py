@@ -41,13 +41,22 @@ class _Series:
 
     def __init__(self, instrument: Any) -> None:
         self._instrument = instrument
+        self._readers: Any = None
         self._found: dict[tuple[tuple[str, Any], ...], list[Any]] = {}
 
     def take(self, amount: float, labels: Mapping[str, Any]) -> bool:
         """Add a measurement to its series; say whether that could be done."""
-        found = self._found.get(tuple(labels.items()))
+        try:
+            found = self._found.get(tuple(labels.items()))
+        except TypeError:
+            # Labels that cannot be keys, such as lists.
+            return False
         # The SDK has words for an amount that is none.
         if found is None or not 0 <= amount < math.inf or is_kept():
+            return False
+        if self._instrument._measurement_consumer._reader_storages is not self._readers:
+            # A reader came or went: its storage is found with the next ones.
+            self._found = {}
             return False
         measured = _Amount(amount)
         for aggregation in found:
@@ -61,14 +70,20 @@ class _Series:
             return
         key = _hash_attributes(dict(labels))
         found = []
+        readers = self._instrument._measurement_consumer._reader_storages
         # ruff: noqa: SLF001 - the SDK shows nobody its series
-        for storage in self._instrument._measurement_consumer._reader_storages.values():
-            for match in storage._instrument_view_instrument_matches[self._instrument]:
+        for storage in readers.values():
+            # None yet where the SDK refused the amount.
+            matches = storage._instrument_view_instrument_matches.get(self._instrument)
+            if matches is None:
+                return
+            for match in matches:
                 aggregation = match._attributes_aggregation.get(key)
                 # Beyond the limit of series there is none; and a reader of differences makes new ones at each export.
                 if aggregation is None or match._reset_on_collect:
                     return
                 found.append(aggregation)
+        self._readers = readers
         self._found[tuple(labels.items())] = found
 
 

@@ -212,7 +212,7 @@ def _set(to: AnyValue, value: Any) -> None:
     """Set a value.
 
     Raises:
-        TypeError, ValueError: OTLP has no such value.
+        TypeError, ValueError: OTLP has no such number or text.
     """
     field = next((name for kind, name in _SCALARS if isinstance(value, kind)), None)
     if field is not None:
@@ -228,4 +228,4 @@ def _set(to: AnyValue, value: Any) -> None:
         for part in value:
             _set(to.array_value.values.add(), part)
     else:
-        raise TypeError(f"OTLP has no value for a {type(value).__name__}")
+        to.string_value = redact(str(value))

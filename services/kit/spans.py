@@ -84,7 +84,9 @@ class _Tracer(trace.Tracer):
             flags = _SAMPLED_AND_RANDOM if ids.is_trace_id_random() else _SAMPLED
             trace_id = ids.generate_trace_id()
             own = SpanContext(trace_id, ids.generate_span_id(), False, flags, DEFAULT_TRACE_STATE)
-        span: Span = _Span(self._sdk, name, own, parent, kind, attributes, start_time or time.time_ns())
+        span: Span = _Span(
+            self._sdk, name, own, parent, kind, attributes, time.time_ns() if start_time is None else start_time
+        )
         self._sdk.span_processor.on_start(span, parent_context=context)
         return span
 
@@ -146,7 +148,7 @@ class _Span(Span):
         self.set_attributes({key: value})
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
-        """Set attributes. Of a type that the API knows: whoever exports them does not check."""
+        """Set attributes. Their types are the caller's to keep to: of another an exporter writes its text."""
         if self._end_time is None:
             self._attributes.update(attributes)
         else:
@@ -158,18 +160,20 @@ class _Span(Span):
             if self._end_time is not None:
                 _log.warning("a span ends twice: %s", self._name)
                 return
-            self._end_time = end_time or time.time_ns()
+            self._end_time = time.time_ns() if end_time is None else end_time
         self._span_processor.on_end(self)
 
     def _readable_span(self) -> ReadableSpan:
         return self
 
     def _add_event(self, event: Event) -> None:
-        if not self._events:
-            self._events = BoundedList(self._limits.max_events)
+        with self._lock:
+            if isinstance(self._events, tuple):
+                self._events = BoundedList(self._limits.max_events)
         super()._add_event(event)
 
     def _add_link(self, link: Link) -> None:
-        if not self._links:
-            self._links = BoundedList(self._limits.max_links)
+        with self._lock:
+            if isinstance(self._links, tuple):
+                self._links = BoundedList(self._limits.max_links)
         super()._add_link(link)

@@ -74,6 +74,34 @@ def test_series_are_those_of_the_sdk(temporality: dict[type, AggregationTemporal
     assert point["value"] == total
 
 
+@pytest.mark.parametrize("amount", [-1, math.nan, math.inf])
+def test_an_amount_that_is_none_at_first_spoils_nothing(amount: float) -> None:
+    reader = InMemoryMetricReader()
+    meter = provider_of(reader).get_meter("tests")
+    counter, histogram = (
+        series.counter(meter.create_counter("count")),
+        series.histogram(meter.create_histogram("record")),
+    )
+    for each in (amount, amount, 2, amount, 3):
+        counter.add(each, {"a": "b"})
+        histogram.record(each, {"a": "b"})
+    found = points(reader)
+    assert [each["value"] for each in found["count"]] == [5]
+    assert [(each["count"], each["sum"]) for each in found["record"]] == [(2, 5)]
+
+
+def test_a_reader_that_comes_later_gets_what_comes_then() -> None:
+    first, second = InMemoryMetricReader(), InMemoryMetricReader()
+    provider = provider_of(first)
+    counter = series.counter(provider.get_meter("tests").create_counter("count"))
+    for _ in range(3):
+        counter.add(1, {"a": "b"})
+    provider.add_metric_reader(second)
+    for _ in range(3):
+        counter.add(1, {"a": "b"})
+    assert [points(reader)["count"][0]["value"] for reader in (first, second)] == [6, 3]
+
+
 def test_each_reader_gets_all() -> None:
     readers = [InMemoryMetricReader(), InMemoryMetricReader()]
     measure(provider_of(*readers).get_meter("tests"), is_direct=True)
@@ -95,11 +123,11 @@ def test_beyond_the_limit_of_series_nothing_is_lost() -> None:
 def test_labels_that_are_equal_to_python_stay_apart() -> None:
     reader = InMemoryMetricReader()
     counter = series.counter(provider_of(reader).get_meter("tests").create_counter("count"))
-    values = (1, True, 1.0, "1", ("1",))
+    values = (1, True, 1.0, "1", ("1",), ["1"])
     for _ in range(3):
         for value in values:
             counter.add(1, {"n": value})
-    assert [each["value"] for each in points(reader)["count"]] == [3] * len(values)
+    assert [each["value"] for each in points(reader)["count"]] == [3, 3, 3, 3, 6]  # a list is a tuple
 
 
 def test_a_series_begins_with_its_first_measurement() -> None:

@@ -1,7 +1,10 @@
 """Spans of our tracers are those that the SDK's make, and where ours cannot make one the SDK does."""
 
+import json
 import logging
 from collections.abc import Callable, Mapping
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -24,6 +27,8 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.span import TraceState
 
+from services.kit.redacted_spans import RedactedSpans
+from services.kit.span_encoding import encoded
 from services.kit.spans import Tracers
 
 RESOURCE = Resource({"service.name": "usage"})
@@ -155,12 +160,23 @@ def test_events_and_links_are_bounded() -> None:
     assert made[1]["dropped"] == (0, 2, 2)  # of 4 events 2, of 3 links 1
 
 
+def test_no_events_at_all_are_counted_as_dropped() -> None:
+    limits = SpanLimits(max_events=0, max_links=0)
+    ours, theirs = exporter_of(Tracers, limits=limits), exporter_of(TracerProvider, limits=limits)
+    for tracer, _ in (ours, theirs):
+        with_events_and_links(tracer)
+    made = [told(span)["dropped"] for span in ours[1].get_finished_spans()]
+    assert made == [told(span)["dropped"] for span in theirs[1].get_finished_spans()]
+    assert made[1] == (0, 4, 3)
+
+
 def test_times_are_the_clocks_or_given() -> None:
     tracer, exporter = exporter_of(Tracers)
     tracer.start_span("given", start_time=5).end(7)
     tracer.start_span("now").end()
-    given, now = exporter.get_finished_spans()
-    assert (given.start_time, given.end_time) == (5, 7)
+    tracer.start_span("early", start_time=0).end(0)
+    given, now, early = exporter.get_finished_spans()
+    assert (given.start_time, given.end_time, early.start_time, early.end_time) == (5, 7, 0, 0)
     assert 10**18 < (now.start_time or 0) <= (now.end_time or 0)
 
 
@@ -172,6 +188,22 @@ def test_the_file_of_spans_says_the_same() -> None:
         span.set_status(StatusCode.ERROR, "no")
         span.end(7)
     assert ours[1].get_finished_spans()[0].to_json() == theirs[1].get_finished_spans()[0].to_json()
+
+
+def test_what_json_and_otlp_have_no_type_for_is_exported_as_text() -> None:
+    tracer, exporter = exporter_of(Tracers)
+    odd: Any = {"price": Decimal("1.50"), "day": date(2026, 11, 22), "prices": [Decimal(2)], "by": {"day": Decimal(3)}}
+    tracer.start_span("odd", attributes=odd).end()
+    (span,) = exporter.get_finished_spans()
+    written = InMemorySpanExporter()
+    RedactedSpans(written).export([span])
+    texts = {"price": "1.50", "day": "2026-11-22", "prices": ["2"], "by": {"day": "3"}}
+    assert json.loads(written.get_finished_spans()[0].to_json())["attributes"] == texts
+    (encoded_span,) = encoded([span]).resource_spans[0].scope_spans[0].spans
+    values = {each.key: each.value for each in encoded_span.attributes}
+    assert values["price"].string_value == "1.50"
+    assert values["day"].string_value == "2026-11-22"
+    assert [each.string_value for each in values["prices"].array_value.values] == ["2"]
 
 
 def test_processors_see_the_beginning_with_its_context_and_the_end() -> None:

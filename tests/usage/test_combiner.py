@@ -1,8 +1,10 @@
 """Group commit: who writes at once, who waits and is written with others, and what each caller gets."""
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
 
 import pytest
 
@@ -94,3 +96,101 @@ def test_an_error_reaches_every_caller_of_its_group_and_no_other(writer: Writer)
             with pytest.raises(ValueError, match="refused"):
                 call.result(10)
         assert list(combiner([5])) == [10]
+
+
+def test_a_call_alone_writes_in_its_own_thread_and_those_that_wait_in_none_of_theirs(writer: Writer) -> None:
+    threads: list[int] = []
+
+    def write(items: Sequence[int]) -> Sequence[int]:
+        threads.append(threading.get_ident())
+        return writer(items)
+
+    combiner = Combiner(write, places=1, most=100, worthwhile=100)
+    writer.release.set()
+    combiner([1])
+    assert threads == [threading.get_ident()]
+    writer.release.clear()
+    callers: list[int] = []
+
+    def call(item: int) -> None:
+        callers.append(threading.get_ident())
+        combiner([item])
+
+    with ThreadPoolExecutor(3) as pool:
+        pool.submit(call, 1)
+        eventually(lambda: len(writer.begun) == 2)
+        waiters = [pool.submit(call, item) for item in (2, 3)]
+        waiting(combiner, 2)
+        writer.release.set()
+        for waiter in waiters:
+            waiter.result(10)
+    assert threads[1] in callers
+    assert threads[2] not in callers
+    # It rests now, and whoever comes alone is not sent to it.
+    combiner([4])
+    assert threads[3] == threading.get_ident()
+
+
+def test_a_group_is_written_in_the_context_of_its_first_call(writer: Writer) -> None:
+    name: ContextVar[str] = ContextVar("name", default="none")
+    seen: list[str] = []
+
+    def write(items: Sequence[int]) -> Sequence[int]:
+        seen.append(name.get())
+        return writer(items)
+
+    combiner = Combiner(write, places=1, most=100, worthwhile=100)
+
+    def call(item: int) -> None:
+        name.set(f"call {item}")
+        combiner([item])
+
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(call, 1)]
+        eventually(lambda: writer.begun)
+        for item in (2, 3):
+            calls.append(pool.submit(call, item))
+            waiting(combiner, item - 1)
+        writer.release.set()
+        for each in calls:
+            each.result(10)
+    assert seen == ["call 1", "call 2"]
+
+
+@pytest.mark.parametrize("places", [1, 3])
+def test_each_of_many_calls_gets_its_own_results_and_no_writer_too_many_is_at_work(places: int) -> None:
+    at_work, most, lock = 0, 0, threading.Lock()
+
+    def write(items: Sequence[int]) -> Sequence[int]:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        time.sleep(0.0005)
+        with lock:
+            at_work -= 1
+        if any(item % 97 == 0 for item in items):
+            raise ValueError("refused")
+        return [2 * item for item in items]
+
+    combiner = Combiner(write, places=places, most=20, worthwhile=8)
+    answered, refused = [], []
+
+    def caller(start: int) -> None:
+        for number in range(start, start + 100):
+            items = [number] * (number % 5 + 1)
+            try:
+                results = combiner(items)
+            except ValueError:
+                refused.append(number)
+            else:
+                assert list(results) == [2 * item for item in items]
+                answered.append(number)
+
+    with ThreadPoolExecutor(16) as pool:
+        for done in [pool.submit(caller, 1_000 * each) for each in range(16)]:
+            done.result(60)
+    assert sorted(answered + refused) == [1_000 * each + number for each in range(16) for number in range(100)]
+    assert {number for number in range(0, 16_000, 97) if number % 1_000 < 100} <= set(refused)
+    assert most <= places
+    assert combiner.waiting == 0

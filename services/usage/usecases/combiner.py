@@ -1,37 +1,40 @@
 """Group commit: calls that arrive while others are being written share the next transaction.
 
-Nobody waits for company: when nothing is being written a call writes at once, in its own thread. What arrives meanwhile
-is put together, and the first of it writes for all when the writer before it is done. A further writer begins beside it
-only for as much as pays for a transaction: many small ones cost more than they gain.
+Nobody waits for the clock: when nothing is being written a call writes at once, in its own thread. What arrives meanwhile
+is put together, and written for all by a thread that goes on as long as calls wait. It is not one of the callers' own:
+each group ends with all of its callers at work on their answers, and one of them that had to write the next would have
+to take its turn among them, while the database has nothing to do. A further writer begins beside the first only for as
+much as pays for a transaction: many small ones cost more than they gain.
+
+A writer lets the threads run first that could, as long as that brings it more to write: they are the ones that would
+have to wait for its transaction. On an idle server none can, and it goes on at once.
 """
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, TypeVar
+from contextvars import copy_context
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-# A result comes, an error comes, or the turn to write comes.
-_WAITING: Final = "waiting"
-_LEADING: Final = "leading"
-_DONE: Final = "done"
 
 
 class _Call(Generic[Item, Result]):
     """One call on its way through."""
 
-    __slots__ = ("error", "items", "results", "state", "woken")
+    __slots__ = ("context", "done", "error", "items", "results")
 
     def __init__(self, items: Sequence[Item]) -> None:
         self.items = items
         self.results: Sequence[Result] = ()
         self.error: BaseException | None = None
-        self.state = _WAITING
-        # Held until what the call waits for has come. A bare lock: an Event is a condition, a lock and a queue around one.
-        self.woken = threading.Lock()
-        self.woken.acquire()
+        # What is logged while a group is written, is logged under the first of its calls.
+        self.context = copy_context()
+        # Held until the results or the error are there. A bare lock: an Event is a condition, a lock and a queue around one.
+        self.done = threading.Lock()
+        self.done.acquire()
 
 
 class Combiner(Generic[Item, Result]):
@@ -59,30 +62,48 @@ class Combiner(Generic[Item, Result]):
         self.waiting = 0
         self._lock = threading.Lock()
         self._queue: deque[_Call[Item, Result]] = deque()
+        # Of the threads that have nothing to write, what each waits for.
+        self._resting: list[threading.Lock] = []
 
     def __call__(self, items: Sequence[Item]) -> Sequence[Result]:
         """Have items written, and return their results."""
         call: _Call[Item, Result] = _Call(items)
         with self._lock:
             is_first = self._free == self._places
-            if is_first or (self._free and self.waiting + len(items) >= self._worthwhile):
+            leads = is_first or (self._free and self.waiting + len(items) >= self._worthwhile)
+            if leads:
                 self._free -= 1
-                call.state = _LEADING
             else:
                 self._queue.append(call)
                 self.waiting += len(items)
-        if call.state is _WAITING:
-            call.woken.acquire()
-        if call.state is _LEADING:
-            self._lead(call)
+        if leads:
+            self._carry_out(self._gather(call))
+            self._pass_on()
+        call.done.acquire()
         if call.error is not None:
             raise call.error
         return call.results
 
-    def _lead(self, own: _Call[Item, Result]) -> None:
-        group = self._gather(own)
+    def _gather(self, *own: _Call[Item, Result]) -> list[_Call[Item, Result]]:
+        """Take as many of the waiting calls along as fit; none where no call waits."""
+        seen = -1
+        while seen < self.waiting < self._worthwhile:
+            seen = self.waiting
+            os.sched_yield()
+        group = list(own)
+        size = sum(len(call.items) for call in own)
+        with self._lock:
+            while self._queue and (not group or size + len(self._queue[0].items) <= self._most):
+                call = self._queue.popleft()
+                group.append(call)
+                size += len(call.items)
+                self.waiting -= len(call.items)
+        return group
+
+    def _carry_out(self, group: Sequence[_Call[Item, Result]]) -> None:
+        """Write for a group of calls, and let them go."""
         try:
-            results = self._write([item for call in group for item in call.items])
+            results = group[0].context.run(self._write, [item for call in group for item in call.items])
         except BaseException as error:  # noqa: BLE001 - every caller raises it in its own thread
             for call in group:
                 call.error = error
@@ -91,31 +112,32 @@ class Combiner(Generic[Item, Result]):
             for call in group:
                 call.results = results[start : start + len(call.items)]
                 start += len(call.items)
-        finally:
-            self._pass_on()
-            for call in group:
-                call.state = _DONE
-                if call is not own:
-                    call.woken.release()
-
-    def _gather(self, own: _Call[Item, Result]) -> list[_Call[Item, Result]]:
-        """Take as many of the waiting calls along as fit."""
-        group, size = [own], len(own.items)
-        with self._lock:
-            while self._queue and size + len(self._queue[0].items) <= self._most:
-                call = self._queue.popleft()
-                group.append(call)
-                size += len(call.items)
-                self.waiting -= len(call.items)
-        return group
+        for call in group:
+            call.done.release()
 
     def _pass_on(self) -> None:
-        """Give the place to the call that has waited longest, or free it."""
+        """Give the place to a thread that writes for those who wait, or free it."""
         with self._lock:
             if not self._queue:
                 self._free += 1
                 return
-            successor = self._queue.popleft()
-            self.waiting -= len(successor.items)
-            successor.state = _LEADING
-        successor.woken.release()
+            rest = self._resting.pop() if self._resting else None
+        if rest is not None:
+            rest.release()
+        else:
+            threading.Thread(target=self._go_on, name="combiner", daemon=True).start()
+
+    def _go_on(self) -> None:
+        """Write for whoever waits, and rest while nobody does."""
+        rest = threading.Lock()
+        rest.acquire()
+        while True:
+            while group := self._gather():
+                self._carry_out(group)
+            with self._lock:
+                if self._queue:
+                    # It came between the two.
+                    continue
+                self._free += 1
+                self._resting.append(rest)
+            rest.acquire()
