@@ -3,7 +3,8 @@
 Batches of 1,000 against keys and COPY alone (aim 0.4, least 0.3); single events from 64 callers against a no-op call of
 the same shape, server settings and interceptors (aim 0.5). Runs are interleaved; the median of the pairwise ratios
 counts. Batches come over a connection for each caller, as eight clients have them. `--pairs`, `--events` and `--customers`
-change the size, `--rich` adds meters that look at attributes; results go to bench/results/ingest.json.
+change the size, `--rich` adds meters that look at attributes, `--telemetry` sends all signals of the service and of the
+no-op through the real collector (`make stack-build`); results go to bench/results/ingest.json.
 """
 
 import argparse
@@ -12,9 +13,11 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
-from bench import load, machine, postgres_limit
+from bench import load, machine, postgres_limit, real_stack
 from bench.usage_stack import UsageStack, free_port, running, wait_until_serving
 from services.kit.embedded import EmbeddedPostgres
 
@@ -27,9 +30,15 @@ SINGLE_CALLERS = 64
 def main() -> None:
     """Measure, print, save."""
     arguments = _arguments()
-    with running(arguments.customers, servers=arguments.servers, rich=arguments.rich) as stack:
+    with ExitStack() as within:
+        environment: dict[str, str] = {}
+        if arguments.telemetry:
+            _, ports = within.enter_context(real_stack.running())
+            environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{ports.addresses['OTLP gRPC']}"
+        usage = running(arguments.customers, servers=arguments.servers, rich=arguments.rich, environment=environment)
+        stack = within.enter_context(usage)
         batch = measure_batches(stack, arguments)
-        single = measure_singles(stack, arguments)
+        single = measure_singles(stack, arguments, environment)
     result = {"arguments": vars(arguments), "batches": batch, "single_events": single}
     path = machine.save(arguments.save, result)
     _show(batch, single)
@@ -71,10 +80,10 @@ def measure_batches(stack: UsageStack, arguments: argparse.Namespace) -> dict[st
     }
 
 
-def measure_singles(stack: UsageStack, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure_singles(stack: UsageStack, arguments: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, Any]:
     """Pairs of (service, no-op), single events from 64 callers."""
     address = f"127.0.0.1:{free_port()}"
-    environ = {**os.environ, "NOOP_ADDRESS": address, "LOG_LEVEL": "ERROR"}
+    environ = {**os.environ, "NOOP_ADDRESS": address, "LOG_LEVEL": "ERROR", **environment}
     noop = subprocess.Popen([sys.executable, "-m", "bench.noop"], env=environ)
     try:
         wait_until_serving(address)
@@ -150,6 +159,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--customers", type=int, default=1_000)
     parser.add_argument("--servers", type=int, default=2, help="server processes on one port")
     parser.add_argument("--rich", action="store_true", help="with three meters more that look at attributes")
+    parser.add_argument("--telemetry", action="store_true", help="with all signals, through the real collector")
     parser.add_argument("--save", default="ingest", help="name of the result")
     return parser.parse_args()
 
