@@ -8,7 +8,7 @@ become an exemplar, they go the way of the first.
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from opentelemetry import metrics
 from opentelemetry.context import Context
@@ -18,6 +18,9 @@ from opentelemetry.sdk.metrics._internal._view_instrument_match import _hash_att
 from opentelemetry.util.types import Attributes
 
 from services.kit.exemplars import is_kept
+
+# The SDK shows nobody its series.
+# ruff: noqa: SLF001
 
 
 def counter(instrument: metrics.Counter) -> metrics.Counter:
@@ -30,10 +33,13 @@ def histogram(instrument: metrics.Histogram) -> metrics.Histogram:
     return _Histogram(instrument) if isinstance(instrument, SdkHistogram) else instrument
 
 
-class _Amount(NamedTuple):
+class _Amount:
     """What an aggregation reads of a measurement that is no exemplar."""
 
-    value: float
+    __slots__ = ("value",)
+
+    def __init__(self, value: float) -> None:
+        self.value = value
 
 
 class _Series:
@@ -41,10 +47,11 @@ class _Series:
 
     def __init__(self, instrument: Any) -> None:
         self._instrument = instrument
+        self._consumer = instrument._measurement_consumer
         self._readers: Any = None
         self._found: dict[tuple[tuple[str, Any], ...], list[Any]] = {}
 
-    def take(self, amount: float, labels: Mapping[str, Any]) -> bool:
+    def _take(self, amount: float, labels: Mapping[str, Any]) -> bool:
         """Add a measurement to its series; say whether that could be done."""
         try:
             found = self._found.get(tuple(labels.items()))
@@ -54,24 +61,23 @@ class _Series:
         # The SDK has words for an amount that is none.
         if found is None or not 0 <= amount < math.inf or is_kept():
             return False
-        if self._instrument._measurement_consumer._reader_storages is not self._readers:
+        if self._consumer._reader_storages is not self._readers:
             # A reader came or went: its storage is found with the next ones.
             self._found = {}
             return False
         measured = _Amount(amount)
         for aggregation in found:
-            aggregation.aggregate(measured, should_sample_exemplar=False)
+            aggregation.aggregate(measured, False)
         return True
 
-    def find(self, labels: Mapping[str, Any]) -> None:
+    def _find(self, labels: Mapping[str, Any]) -> None:
         """Remember where the SDK keeps the series of these labels."""
         if not all(isinstance(value, str) for value in labels.values()):
             # 1 and True are one key here, and two series.
             return
         key = _hash_attributes(dict(labels))
         found = []
-        readers = self._instrument._measurement_consumer._reader_storages
-        # ruff: noqa: SLF001 - the SDK shows nobody its series
+        readers = self._consumer._reader_storages
         for storage in readers.values():
             # None yet where the SDK refused the amount.
             matches = storage._instrument_view_instrument_matches.get(self._instrument)
@@ -83,29 +89,23 @@ class _Series:
                 if aggregation is None or match._reset_on_collect:
                     return
                 found.append(aggregation)
-        self._readers = readers
+        if self._readers is not readers:
+            self._found = {}
+            self._readers = readers
         self._found[tuple(labels.items())] = found
 
 
-class _Counter(metrics.Counter):
-    def __init__(self, instrument: metrics.Counter) -> None:
-        self._instrument = instrument
-        self._series = _Series(instrument)
-
+class _Counter(_Series, metrics.Counter):
     def add(self, amount: float, attributes: Attributes = None, context: Context | None = None) -> None:
         labels = attributes or {}
-        if context is not None or not self._series.take(amount, labels):
+        if context is not None or not self._take(amount, labels):
             self._instrument.add(amount, labels, context)
-            self._series.find(labels)
+            self._find(labels)
 
 
-class _Histogram(metrics.Histogram):
-    def __init__(self, instrument: metrics.Histogram) -> None:
-        self._instrument = instrument
-        self._series = _Series(instrument)
-
+class _Histogram(_Series, metrics.Histogram):
     def record(self, amount: float, attributes: Attributes = None, context: Context | None = None) -> None:
         labels = attributes or {}
-        if context is not None or not self._series.take(amount, labels):
+        if context is not None or not self._take(amount, labels):
             self._instrument.record(amount, labels, context)
-            self._series.find(labels)
+            self._find(labels)

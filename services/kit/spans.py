@@ -145,7 +145,10 @@ class _Span(Span):
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
         """Set an attribute."""
-        self.set_attributes({key: value})
+        if self._end_time is None:
+            self._attributes[key] = value
+        else:
+            self.set_attributes({key: value})
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Set attributes. Their types are the caller's to keep to: of another an exporter writes its text."""

@@ -50,6 +50,9 @@ class BaggageAttributes(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Copy."""
+        if parent_context is not None and not parent_context:
+            # The caller sent none: to look for each takes longer than to begin the span.
+            return
         for name in BAGGAGE_ATTRIBUTES:
             value = baggage.get_baggage(name, parent_context)
             if isinstance(value, str):

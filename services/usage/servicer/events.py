@@ -33,6 +33,8 @@ _AT_ONCE: Final = 4
 _AHEAD: Final = 8
 _REQUEST: Final = "meterscope.usage.v1.EventService/StreamEvents request"
 
+_COUNTS: Final = {outcome: f"meterscope.events.{outcome.name.lower()}" for outcome in Outcome}
+
 # What was stored before counts as well.
 _COUNTING: Final = (pb.OUTCOME_ACCEPTED, pb.OUTCOME_DUPLICATE)
 
@@ -156,7 +158,7 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
         span = trace.get_current_span()
         if span.is_recording():
             # Each attribute is checked, redacted and sent: those that say nothing would cost as much as the others.
-            span.set_attributes({f"meterscope.events.{each.name.lower()}": number for each, number in counts if number})
+            span.set_attributes({_COUNTS[each]: number for each, number in counts if number})
         if response.conflict or response.quarantined or response.rejected:
             _tell(response)
         self._metrics.took(counts, time.perf_counter() - started)
@@ -165,8 +167,9 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
     def _judge(self, messages: Sequence[pb.Event]) -> list[Verdict]:
         """Return a verdict for each event: those that are wrong in themselves never reach the database."""
         span = trace.get_current_span().get_span_context()
-        trace_id = bytes.fromhex(current_trace_id())
-        span_id = span.span_id.to_bytes(8, "big") if span.is_valid else b""
+        trace_id, span_id = b"", b""
+        if span.is_valid:
+            trace_id, span_id = span.trace_id.to_bytes(16, "big"), span.span_id.to_bytes(8, "big")
         now_us = to_us(self._clock())
         events, refused = convert.admitted(messages, trace_id, now_us)
         verdicts = list(self._ingest.take(events, span_id)) if events else []
