@@ -1,6 +1,7 @@
 """A server that answers IngestEvents and CheckLimit and does nothing, with the real one's settings and interceptors."""
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import grpc
@@ -15,6 +16,7 @@ from services.kit import telemetry
 from services.kit.config import KitSettings
 from services.kit.server import Server
 from services.kit.settings import read
+from services.usage.settings import Settings
 
 
 class Events(event_service_pb2_grpc.EventServiceServicer):
@@ -65,6 +67,8 @@ def main() -> None:
         event_service_pb2_grpc.add_EventServiceServicer_to_server(Events(), target)
         limit_service_pb2_grpc.add_LimitServiceServicer_to_server(Limits(), target)
 
+    # As many calls at a time as a usage server takes.
+    settings = replace(settings, grpc_threads=Settings.calls)
     server = Server(os.environ["NOOP_ADDRESS"], register, service_names=[], settings=settings)
     server.serve_until_signal()
 

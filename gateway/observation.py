@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway import problem
 from gateway.metrics import HttpMetrics
 from services.kit import logs, telemetry
+from services.kit.exemplars import keep_if_worse
 from services.kit.interceptors import REQUEST_ID_HEADER
 
 ROUTE: Final = "gateway.route"  # where a handler leaves its template in the ASGI scope
@@ -76,7 +77,9 @@ class Observed:
             _log.warning("answered %d", status, extra={"http_method": method, "http_route": route})
             span.set_attribute("error.type", str(status))
             span.set_status(StatusCode.ERROR)
-        self._metrics.record(method, route, status, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        keep_if_worse(span, seconds, is_fault=status >= _SERVER_FAULT)
+        self._metrics.record(method, route, status, seconds)
 
 
 class _Exchange:

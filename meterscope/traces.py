@@ -1,9 +1,9 @@
-"""Reads spans from a span file (JSON lines, `METERSCOPE_TRACE_FILE`) and draws a trace as a tree."""
+"""Reads spans from a span file (JSON lines, `METERSCOPE_TRACE_FILE`) or from Jaeger, and draws a trace as a tree."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,6 +83,19 @@ def read(path: Path) -> Iterator[Span]:
                     yield _span(orjson.loads(line))
                 except (ValueError, KeyError, TypeError) as error:
                     raise ValueError(f"{path}:{number} is no span: {error!r}") from error
+
+
+def from_jaeger(trace: Mapping[str, Any]) -> list[Span]:
+    """Read one trace as Jaeger's query API answers it (an element of `data` of /api/traces/ID).
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        names = {key: process["serviceName"] for key, process in trace["processes"].items()}
+        return [_jaeger_span(fields, names) for fields in trace["spans"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no trace as Jaeger answers it: {error!r}") from error
 
 
 def of_trace(spans: Iterable[Span], trace_id: str) -> list[Span]:
@@ -212,6 +225,27 @@ def _span(fields: Mapping[str, Any]) -> Span:
         error=status.get("description") or "",
         attributes=fields["attributes"] or {},
         links=tuple(_hex(link["context"]["trace_id"]) for link in fields["links"] or ()),
+    )
+
+
+def _jaeger_span(fields: Mapping[str, Any], names: Mapping[str, str]) -> Span:
+    tags = {tag["key"]: tag["value"] for tag in fields["tags"] or ()}
+    references = fields.get("references") or ()
+    parents = [each for each in references if each["refType"] == "CHILD_OF" and each["traceID"] == fields["traceID"]]
+    start = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=fields["startTime"])
+    return Span(
+        trace_id=fields["traceID"],
+        span_id=fields["spanID"],
+        parent_id=parents[0]["spanID"] if parents else "",
+        name=fields["operationName"],
+        kind=str(tags.get("span.kind", "internal")).upper(),
+        service=names[fields["processID"]],
+        start=start,
+        end=start + timedelta(microseconds=fields["duration"]),
+        is_error=tags.get("otel.status_code") == "ERROR" or tags.get("error") in {True, "true"},
+        error=str(tags.get("otel.status_description", "")),
+        attributes=tags,
+        links=tuple(each["traceID"] for each in references if each not in parents),
     )
 
 

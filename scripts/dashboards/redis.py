@@ -85,7 +85,6 @@ def _operations() -> Row:
                     shows="What 95 % of the commands to Redis take less than, by command.",
                     normal="below 5 ms; an alert is raised above 100 ms.",
                     bounds=fail_at(0.1),
-                    exemplars=True,
                     alerts=("BillingRedisHighLatency",),
                 ),
                 lines(

@@ -81,7 +81,7 @@ class KitSettings:
     )
     jaeger_url: str | None = variable("JAEGER_URL", default=None, help="base URL of Jaeger, for links to traces")
     grpc_threads: int = variable(
-        "METERSCOPE_GRPC_THREADS", default=64, minimum=1, help="calls that a server handles at once"
+        "METERSCOPE_GRPC_THREADS", default=32, minimum=1, help="calls that a server handles at once"
     )
     cpu_affinity: str = variable(
         "METERSCOPE_CPU_AFFINITY",

@@ -4,11 +4,15 @@ from typing import Final
 
 from opentelemetry.context import Context, get_current
 from opentelemetry.sdk.metrics import ExemplarFilter
+from opentelemetry.trace import Span
 from opentelemetry.trace.propagation import _SPAN_KEY
 from opentelemetry.util.types import Attributes
 
 # On a span: its trace is kept, whatever the collector's sampling would do.
 KEEP: Final = "meterscope.keep"
+# The collector keeps traces of errors and of this many seconds by its own policies: what is measured of such a call
+# leads to its trace.
+SLOW_SECONDS: Final = 1.0
 
 
 class KeptSpans(ExemplarFilter):
@@ -23,6 +27,12 @@ class KeptSpans(ExemplarFilter):
     ) -> bool:
         """Say whether a measurement may become an exemplar."""
         return is_kept(context)
+
+
+def keep_if_worse(span: Span, seconds: float, *, is_fault: bool) -> None:
+    """Mark a span that ends as one to be kept, where its call failed by a fault of ours or was slow."""
+    if is_fault or seconds >= SLOW_SECONDS:
+        span.set_attribute(KEEP, True)
 
 
 def is_kept(context: Context | None = None) -> bool:

@@ -22,6 +22,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from services.kit import logs, telemetry
 from services.kit.errors import InvalidArgument, ServiceError, Unauthenticated
+from services.kit.exemplars import keep_if_worse
 from services.kit.metrics import AUTH_FAILURES, RPC_SERVER
 from services.kit.status import nul_field, to_service_error, to_status
 from services.kit.streams import Cancelled, Streams
@@ -201,7 +202,9 @@ class Entry(grpc.ServerInterceptor):
             span.set_attribute("rpc.response.status_code", code)
             # Within the span: where it is kept, the duration gets an exemplar that leads to it.
             attributes["rpc.response.status_code"] = code
-            self._duration.record(time.perf_counter() - started, attributes)
+            seconds = time.perf_counter() - started
+            keep_if_worse(span, seconds, is_fault=code in _FAULTS)
+            self._duration.record(seconds, attributes)
             span.end()
             otel_context.detach(context_token)
             transport.reset(transport_token)

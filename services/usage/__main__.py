@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -100,7 +101,7 @@ SERVICE_NAMES: Final = tuple(
     )
 )
 # Besides those of the writers: what reads, and what this process asks by itself.
-_OTHER_CONNECTIONS: Final = 8
+_OTHER_CONNECTIONS: Final = 16
 _LOOPS_CONNECTIONS: Final = 8
 _PUBLISH_TIMEOUT: Final = timedelta(seconds=2)
 
@@ -163,7 +164,7 @@ def build_server(settings: Settings) -> Server:
         settings.address,
         register,
         service_names=SERVICE_NAMES,
-        settings=settings.kit,
+        settings=replace(settings.kit, grpc_threads=settings.calls),
         check=database.answers,
         on_stop=stop,
     )

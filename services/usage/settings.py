@@ -37,11 +37,17 @@ class Settings:
         minimum=1,
         help="transactions in which a server process stores events at a time; what arrives meanwhile shares the next",
     )
+    calls: int = variable(
+        "METERSCOPE_USAGE_CALLS",
+        default=64,
+        minimum=1,
+        help="calls that a usage server handles at once, instead of METERSCOPE_GRPC_THREADS: most of them wait together",
+    )
     streams: int = variable(
         "METERSCOPE_USAGE_STREAMS",
         default=8,
         minimum=1,
-        help="streams of events that a server process has open at a time; each occupies one of METERSCOPE_GRPC_THREADS",
+        help="streams of events that a server process has open at a time; each occupies one of METERSCOPE_USAGE_CALLS",
     )
     accept_days: int = variable(
         "METERSCOPE_USAGE_ACCEPT_DAYS", default=400, minimum=1, help="days back from now that events are accepted"

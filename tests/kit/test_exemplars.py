@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import Tracer
 
-from services.kit.exemplars import KEEP, KeptSpans
+from services.kit.exemplars import KEEP, KeptSpans, is_kept, keep_if_worse
 from services.kit.instruments import Counter, Histogram
 
 WAIT = Histogram("a.wait", "x", unit="s", boundaries=(1, 10))
@@ -73,3 +73,12 @@ def test_without_recorded_spans_there_are_no_exemplars(reader: InMemoryMetricRea
     with tracer.start_as_current_span("not recorded", attributes={KEEP: True}):
         wait.record(1)
     assert exemplars(reader) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_fault", "is_marked"), [(0.999, False, False), (1.0, False, True), (0.0, True, True)]
+)
+def test_what_failed_or_was_slow_is_kept(tracer: Tracer, seconds: float, *, is_fault: bool, is_marked: bool) -> None:
+    with tracer.start_as_current_span("call") as span:
+        keep_if_worse(span, seconds, is_fault=is_fault)
+        assert is_kept() is is_marked

@@ -1,7 +1,10 @@
-"""Spans from a file, drawn as a tree."""
+"""Spans from a file or from Jaeger, drawn as a tree."""
 
 import io
 import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +123,108 @@ def test_a_trace_that_is_not_there_is_an_error(plumbed: Path) -> None:
     result = CliRunner().invoke(main, ["trace", "ffff", "--file", str(plumbed)])
     assert result.exit_code == 1
     assert "begins with ffff" in result.stderr
+
+
+def answered(*spans: dict[str, Any]) -> dict[str, Any]:
+    """What Jaeger's query API answers, of spans that begin a second apart."""
+    given = [
+        {
+            "traceID": TRACE,
+            "spanID": f"{number:016x}",
+            "operationName": "a.b.Service/Do",
+            "references": [],
+            "startTime": 1_790_000_000_000_000 + number * 1_000_000,
+            "duration": 250_000,
+            "tags": [{"key": "span.kind", "type": "string", "value": "server"}],
+            "logs": [],
+            "processID": "p1",
+            **span,
+        }
+        for number, span in enumerate(spans, start=1)
+    ]
+    names = {"p1": {"serviceName": "client", "tags": []}, "p2": {"serviceName": "usage", "tags": []}}
+    return {"data": [{"traceID": TRACE, "spans": given, "processes": names}]}
+
+
+@pytest.fixture
+def jaeger() -> Iterator[HTTPServer]:
+    """Answers as Jaeger does, by what a test puts into `answers` by path."""
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = self.server.answers.get(self.path, (404, '{"data":null,"errors":[{"code":404}]}'))  # type: ignore[attr-defined]
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_arguments: Any) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Answering) as server:
+        server.answers = {}  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def ask(server: HTTPServer, *arguments: str, **environ: str) -> Any:
+    url = f"http://127.0.0.1:{server.server_port}"
+    return CliRunner().invoke(main, ["trace", *arguments], env={"JAEGER_URL": url, **environ})
+
+
+def test_jaeger_is_asked_for_a_trace(jaeger: HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    child = {"refType": "CHILD_OF", "traceID": TRACE, "spanID": f"{1:016x}"}
+    link = {"refType": "FOLLOWS_FROM", "traceID": "b" * 32, "spanID": "1" * 16}
+    tags = [
+        {"key": "span.kind", "type": "string", "value": "client"},
+        {"key": "error", "type": "bool", "value": True},
+        {"key": "otel.status_description", "type": "string", "value": "no funds"},
+        {"key": "meterscope.batch.events", "type": "int64", "value": 271},
+    ]
+    document = answered({}, {"references": [child, link], "processID": "p2", "tags": tags})
+    jaeger.answers = {f"/api/traces/{TRACE}": (200, json.dumps(document))}  # type: ignore[attr-defined]
+    result = ask(jaeger, TRACE)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert "2 spans, 2 processes, 1.25 s" in lines[0]
+    assert lines[1].startswith("└── client Service/Do  250.0 ms")
+    assert lines[2].startswith("    └── usage Service/Do  250.0 ms  271 events  ✗ no funds  ↪ bbbbbbbb")
+
+
+def test_a_file_that_is_named_stands_before_jaeger_of_the_environment(jaeger: HTTPServer, plumbed: Path) -> None:
+    assert ask(jaeger, TRACE[:6], "--file", str(plumbed)).exit_code == 0
+    assert ask(jaeger, TRACE[:6], METERSCOPE_TRACE_FILE=str(plumbed)).exit_code == 0
+    named = ask(jaeger, TRACE, "--jaeger", f"http://127.0.0.1:{jaeger.server_port}", METERSCOPE_TRACE_FILE=str(plumbed))
+    assert f"no trace in http://127.0.0.1:{jaeger.server_port} begins with {TRACE}" in named.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (404, '{"data":null}', "no trace in"),
+        (503, "busy", "does not answer: Server error '503"),
+        (200, "<html>", "does not answer as Jaeger does"),
+        (200, '{"data": [{"spans": 1, "processes": {}}]}', "does not answer as Jaeger does"),
+        (200, '{"data": null}', "no trace in"),
+    ],
+)
+def test_what_jaeger_does_not_answer_is_said(jaeger: HTTPServer, status: int, body: str, said: str) -> None:
+    jaeger.answers = {f"/api/traces/{TRACE}": (status, body)}  # type: ignore[attr-defined]
+    result = ask(jaeger, TRACE)
+    assert result.exit_code == 1
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize("given", [TRACE[:31], TRACE[:-1] + "g", TRACE + "0"])
+def test_jaeger_needs_the_whole_id(jaeger: HTTPServer, given: str) -> None:
+    assert f"{given} has not the 32 hex digits" in ask(jaeger, given).stderr
+
+
+def test_without_file_and_jaeger_both_ways_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("JAEGER_URL", raising=False)
+    result = CliRunner().invoke(main, ["trace", TRACE])
+    assert result.exit_code == 1
+    assert "name one with --file, or a Jaeger with --jaeger" in result.stderr
+    assert "does not answer" in CliRunner().invoke(main, ["trace", TRACE, "--jaeger", "http://127.0.0.1:1"]).stderr

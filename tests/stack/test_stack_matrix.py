@@ -208,6 +208,34 @@ def test_one_trace_leads_from_the_rest_call_to_the_webhook(stack: RealStack, jou
     assert delivery["notification.result"] == "HTTP 204"
 
 
+@pytest.mark.usefixtures("journey")
+def test_the_command_draws_the_trace_that_jaeger_has(stack: RealStack, journey: Journey) -> None:
+    command = [str(Path(sys.executable).with_name("meterscope")), "trace", journey.trace_id, "--all"]
+    jaeger = {**os.environ, "JAEGER_URL": f"http://{stack.addresses['Jaeger']}", "COLUMNS": "300"}
+
+    def drawn() -> list[str]:
+        made = subprocess.run(command, env=jaeger, capture_output=True, text=True, check=False, timeout=60)
+        lines = made.stdout.splitlines()
+        return lines if any("alerts-worker POST" in line for line in lines) else []
+
+    title, *lines = eventually(drawn, seconds=60)
+    assert journey.trace_id in title
+    assert f"{len(lines)} spans" in title
+    # The journey's spans come in its order, each further in than the one before.
+    at = [
+        next(n for n, line in enumerate(lines) if f"{service} {short(name)}  " in line) for service, name, _ in JOURNEY
+    ]
+    assert at == sorted(at)
+    depths = [len(lines[n]) - len(lines[n].lstrip("│├└─ \xa0")) for n in at]
+    assert depths == sorted(set(depths))
+
+
+def short(name: str) -> str:
+    """The name as it is drawn: without the package."""
+    service, _, method = name.rpartition("/")
+    return f"{service.rpartition('.')[2]}/{method}" if name.count(".") > 1 else name
+
+
 def test_a_bill_runs_trace_passes_through_all_processes(stack: RealStack, demo: str) -> None:
     def ways() -> dict[tuple[str, str, str, str], tuple[str, str]]:
         spans = stack.trace(demo)

@@ -2,9 +2,11 @@
 
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
 
@@ -194,3 +196,48 @@ def test_each_of_many_calls_gets_its_own_results_and_no_writer_too_many_is_at_wo
     assert {number for number in range(0, 16_000, 97) if number % 1_000 < 100} <= set(refused)
     assert most <= places
     assert combiner.waiting == 0
+
+
+def test_where_no_thread_can_be_started_the_caller_writes_for_those_who_wait(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    combiner = Combiner(writer, places=1, most=100, worthwhile=100)
+    start_thread = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "combiner":
+            raise RuntimeError("can't start new thread")
+        start_thread(thread)
+
+    with ThreadPoolExecutor(8) as pool:
+        first = start(pool, combiner, [1])
+        eventually(lambda: writer.begun)
+        others = start(pool, combiner, [2], [3])
+        waiting(combiner, 2)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        writer.release.set()
+        assert [list(call.result(10)) for call in first + others] == [[2], [4], [6]]
+        monkeypatch.undo()
+        assert [list(call.result(10)) for call in start(pool, combiner, [4], [5])] == [[8], [10]]
+
+
+def test_results_that_are_none_are_an_error_of_the_group_and_the_place_is_free_again() -> None:
+    answers: list[Any] = [None, [2]]
+    combiner: Combiner[int, int] = Combiner(lambda _items: answers.pop(0), places=1, most=100, worthwhile=100)
+    with pytest.raises(TypeError):
+        combiner([1])
+    assert list(combiner([1])) == [2]
+
+
+def test_callers_of_a_group_do_not_lengthen_each_others_traceback(writer: Writer) -> None:
+    combiner = Combiner(writer, places=1, most=100, worthwhile=100)
+    with ThreadPoolExecutor(20) as pool:
+        first = start(pool, combiner, [1])
+        eventually(lambda: writer.begun)
+        group = start(pool, combiner, *[[-1] for _ in range(16)])
+        waiting(combiner, 16)
+        writer.release.set()
+        first[0].result(10)
+        errors = [call.exception(10) for call in group]
+    assert {type(error) for error in errors} == {ValueError}
+    assert max(len(traceback.extract_tb(error.__traceback__)) for error in errors if error) < 12

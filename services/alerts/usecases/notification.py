@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from opentelemetry import trace
+
 from services.alerts import store
 from services.alerts.channels.base import Message, Sender
 from services.alerts.domain.channel import ChannelKind
@@ -15,6 +17,7 @@ from services.alerts.usecases import page
 from services.kit import paging
 from services.kit.db import Database
 from services.kit.outbox import Job, Postpone
+from services.kit.telemetry import KEEP
 
 _JITTER: Final = 0.1
 
@@ -89,6 +92,8 @@ class Delivery:
             raise self._again(ended, outcome)
 
     def _tell(self, ended: Notification) -> None:
+        # They are few, and somebody will ask why one was late: their durations lead to their traces.
+        trace.get_current_span().set_attribute(KEEP, True)
         self._instruments.count(ended, self._clock())
         if ended.state is not NotificationState.DELIVERED:
             _log.warning(

@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
+from types import TracebackType
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -24,12 +25,13 @@ Result = TypeVar("Result")
 class _Call(Generic[Item, Result]):
     """One call on its way through."""
 
-    __slots__ = ("context", "done", "error", "items", "results")
+    __slots__ = ("context", "done", "error", "items", "origin", "results")
 
     def __init__(self, items: Sequence[Item]) -> None:
         self.items = items
         self.results: Sequence[Result] = ()
         self.error: BaseException | None = None
+        self.origin: TracebackType | None = None
         # What is logged while a group is written, is logged under the first of its calls.
         self.context = copy_context()
         # Held until the results or the error are there. A bare lock: an Event is a condition, a lock and a queue around one.
@@ -81,7 +83,8 @@ class Combiner(Generic[Item, Result]):
             self._pass_on()
         call.done.acquire()
         if call.error is not None:
-            raise call.error
+            # Each caller's raise would lengthen the traceback that all of them share.
+            raise call.error.with_traceback(call.origin)
         return call.results
 
     def _gather(self, *own: _Call[Item, Result]) -> list[_Call[Item, Result]]:
@@ -104,14 +107,13 @@ class Combiner(Generic[Item, Result]):
         """Write for a group of calls, and let them go."""
         try:
             results = group[0].context.run(self._write, [item for call in group for item in call.items])
-        except BaseException as error:  # noqa: BLE001 - every caller raises it in its own thread
-            for call in group:
-                call.error = error
-        else:
             start = 0
             for call in group:
                 call.results = results[start : start + len(call.items)]
                 start += len(call.items)
+        except BaseException as error:  # noqa: BLE001 - every caller raises it in its own thread
+            for call in group:
+                call.error, call.origin = error, error.__traceback__
         for call in group:
             call.done.release()
 
@@ -124,13 +126,23 @@ class Combiner(Generic[Item, Result]):
             rest = self._resting.pop() if self._resting else None
         if rest is not None:
             rest.release()
-        else:
+            return
+        try:
             threading.Thread(target=self._go_on, name="combiner", daemon=True).start()
+        except RuntimeError:
+            # The system gives no more threads.
+            self._write_out(None)
 
     def _go_on(self) -> None:
         """Write for whoever waits, and rest while nobody does."""
         rest = threading.Lock()
         rest.acquire()
+        while True:
+            self._write_out(rest)
+            rest.acquire()
+
+    def _write_out(self, rest: "threading.Lock | None") -> None:
+        """Write until nobody waits, and free the place; `rest` is what the thread waits for then."""
         while True:
             while group := self._gather():
                 self._carry_out(group)
@@ -139,5 +151,6 @@ class Combiner(Generic[Item, Result]):
                     # It came between the two.
                     continue
                 self._free += 1
-                self._resting.append(rest)
-            rest.acquire()
+                if rest is not None:
+                    self._resting.append(rest)
+                return

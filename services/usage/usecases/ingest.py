@@ -135,7 +135,10 @@ class Ingest:
             raise
         except (psycopg.DataError, psycopg.IntegrityError):
             if len(batch) == 1:
-                _log.exception("the database refuses an event", extra={"event_id": batch[0].event.id.decode()})
+                event = batch[0].event
+                # Its own: the line is written under the first call of the group.
+                whose = {"customer_id": event.customer_id or event.customer_key}
+                _log.exception("the database refuses an event", extra={"event_id": event.id.decode(), **whose})
                 return [UNSTORABLE]
         half = len(batch) // 2
         return [*self._written(batch[:half]), *self._written(batch[half:])]
