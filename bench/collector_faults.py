@@ -2,8 +2,11 @@
 
 **Latency.** One usage service sends all its telemetry to the real collector. At half of what it can take (single events,
 a fixed rate), pairs of runs in turns: collector there, and collector killed, hung (SIGSTOP), slow (let run a twentieth of
-the time). No call may fail; of the ratio of the p99s, the 95 % interval of its mean (bootstrap over the pairs) is asked to
-include 1.1 or less. The servers' memory is looked at as well.
+the time), refusing (its memory limit far below what it holds). No call may fail; of the ratio of the p99s, the 95 % interval
+of its mean (bootstrap over the pairs) is asked to include 1.1 or less. The servers' memory is looked at as well.
+
+**Absence.** The same rate in windows, one behind another: with the collector, without it for `--gone` seconds, and with it
+again; of each the p99, and the servers' memory.
 
 **Loss.** A sender's spans (marked `meterscope.keep`), log lines and samples go to the collector, each only counted once the
 collector has taken it. Jaeger, Prometheus and Loki are killed for `--away` seconds; towards the end the collector, its
@@ -31,6 +34,8 @@ from bench.usage_stack import UsageStack, running
 CALLERS = 64
 _RESAMPLES = 10_000
 _RUN_PART = 0.05
+# The limiter refuses from 80 MiB below this on (spike_limit_mib): more than the last MiB is held at rest.
+_TOO_LITTLE_MIB = "81"
 
 
 def main() -> None:
@@ -42,6 +47,9 @@ def main() -> None:
         if arguments.pairs:
             with running(arguments.customers, environment={"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}) as usage:
                 result["latency"] = measure_latency(stack, usage, arguments)
+                if arguments.gone:
+                    rate = result["latency"]["calls_per_second"]
+                    result["absence"] = measure_absence(stack, usage, rate, arguments)
         if arguments.away:
             result["loss"] = measure_loss(stack, ports, arguments.away)
     path = machine.save(arguments.save, {"arguments": vars(arguments), **result})
@@ -55,7 +63,7 @@ def measure_latency(stack: Any, usage: UsageStack, arguments: argparse.Namespace
     rate = full.calls_per_second / 2
     print(f"it takes {full.calls_per_second:,.0f} calls/s; sent are {rate:,.0f}", flush=True)
     found: dict[str, Any] = {"calls_per_second": rate}
-    faults = {"killed": _killed, "hung": _hung, "slow": _slow}
+    faults = {"killed": _killed, "hung": _hung, "slow": _slow, "refusing": _refusing}
     for name, fault in faults.items():
         p99s: dict[str, list[float]] = {"there": [], "fault": []}
         memory = []
@@ -78,6 +86,32 @@ def measure_latency(stack: Any, usage: UsageStack, arguments: argparse.Namespace
             f"{low:.2f} to {high:.2f}; no call failed; the server holds {memory[0]:.0f} to {memory[-1]:.0f} MB",
             flush=True,
         )
+    return found
+
+
+def measure_absence(stack: Any, usage: UsageStack, rate: float, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Windows with the collector, without it, and with it again."""
+    found: dict[str, Any] = {}
+
+    def windows(name: str, seconds: float) -> None:
+        p99s, memory = [], []
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            p99s.append(_p99(usage, rate, arguments))
+            memory.append(_megabytes(usage))
+        found[name] = {"p99_seconds": p99s, "server_megabytes": memory}
+        print(
+            f"{name}, {len(p99s)} windows: p99 {statistics.median(p99s) * 1e3:.1f} ms ({min(p99s) * 1e3:.1f} to "
+            f"{max(p99s) * 1e3:.1f}); the server holds {min(memory):.0f} to {max(memory):.0f} MB; no call failed",
+            flush=True,
+        )
+
+    windows("there", arguments.gone / 6)
+    stack.kill(real_stack.COLLECTOR)
+    windows(f"gone for {arguments.gone:.0f} s", arguments.gone)
+    stack.start(real_stack.COLLECTOR)
+    windows("back", arguments.gone / 6)
+    stack.wait_until_healthy()
     return found
 
 
@@ -163,6 +197,23 @@ def _slow(stack: Any) -> Iterator[None]:
     time.sleep(5)
 
 
+@contextmanager
+def _refusing(stack: Any) -> Iterator[None]:
+    """Let it answer each sender that it is out of memory."""
+    stack.kill(real_stack.COLLECTOR)
+    os.environ["COLLECTOR_MEMORY_MIB"] = _TOO_LITTLE_MIB
+    try:
+        stack.start(real_stack.COLLECTOR)
+        stack.wait_until_healthy()
+        yield
+    finally:
+        del os.environ["COLLECTOR_MEMORY_MIB"]
+    stack.kill(real_stack.COLLECTOR)
+    stack.start(real_stack.COLLECTOR)
+    stack.wait_until_healthy()
+    time.sleep(5)
+
+
 def _interval(ratios: list[float]) -> tuple[float, float]:
     """Return the 95 % interval of the mean, by resampling the pairs."""
     chance = random.Random(20251101)
@@ -178,6 +229,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.collector_faults", description=__doc__)
     parser.add_argument("--pairs", type=int, default=10, help="of runs for each fault; 0 leaves latency out")
     parser.add_argument("--seconds", type=float, default=4.0, help="of one run")
+    parser.add_argument("--gone", type=float, default=180.0, help="seconds without the collector; 0 leaves that out")
     parser.add_argument("--away", type=float, default=180.0, help="seconds; 0 leaves loss out")
     parser.add_argument("--customers", type=int, default=1_000)
     parser.add_argument("--save", default="collector_faults", help="name of the result")
