@@ -10,6 +10,8 @@ from grafana_foundation_sdk.models import dashboard as model
 from scripts.dashboards.panel import METRICS, Panel, height_of
 
 TAG: Final = "meterscope"
+# Where all processes' log lines are, by process and trace.
+LOG_LINES: Final = "/d/meterscope-api"
 _WIDTH: Final = 24
 
 
@@ -44,6 +46,8 @@ def board(
     made = made.refresh("30s").time(since, "now").timezone("browser").tooltip(model.DashboardCursorSync.CROSSHAIR)
     others = dashboard.DashboardLink("Meterscope").type(model.DashboardLinkType.DASHBOARDS).tags([TAG])
     made = made.link(others.as_dropdown(True).include_vars(True).keep_time(True))
+    lines = dashboard.DashboardLink("Log lines").type(model.DashboardLinkType.LINK).url(LOG_LINES).icon("doc")
+    made = made.link(lines.include_vars(True).keep_time(True))
     made = made.annotation(_alerts()).variables([environment(), *variables, _runbooks()])
     number = 0
     for row in rows:

@@ -18,6 +18,7 @@ and this page. The files can be imported into any Grafana whose data sources hav
 - **From a graph to a trace**: the dots in graphs of durations are exemplars: one request whose trace is kept. It opens in
   Jaeger, and from a span there to its log lines in Loki. A log line leads to its trace as well.
 - **From one dashboard to another**: the menu *Meterscope* at the top keeps the range and the chosen variables.
+- **From a graph to log lines**: the link *Log lines* at the top, with the same range, environment, process and trace.
 - `environment` chooses `deployment.environment.name` of the processes; panels about the collector show all of them.
 - Red marks over all graphs are the moments at which an alert fires.
 

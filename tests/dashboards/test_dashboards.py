@@ -86,13 +86,19 @@ def test_a_dashboard_is_found_under_its_file_s_name(uid: str) -> None:
     assert content["uid"] == uid
     assert content["title"].startswith("Meterscope · ")
     assert content["description"]
-    (link,) = content["links"]
-    assert (link["type"], link["tags"], link["includeVars"], link["keepTime"]) == (
-        "dashboards",
-        content["tags"],
-        True,
-        True,
-    )
+    others, lines = content["links"]
+    assert (others["type"], others["tags"]) == ("dashboards", content["tags"])
+    assert (lines["type"], lines["url"]) == ("link", "/d/meterscope-api")
+    # With the same environment, process and trace, over the same time.
+    assert all(link["includeVars"] and link["keepTime"] for link in content["links"])
+
+
+def test_the_log_lines_that_every_dashboard_leads_to_are_there() -> None:
+    lines = [panel for panel in PANELS if panel.dashboard == "meterscope-api" and panel.content["type"] == "logs"]
+    assert lines
+    for panel in lines:
+        (query,) = panel.queries
+        assert {"environment", "service", "trace_id"} <= set(variables(query))
 
 
 @pytest.mark.parametrize("uid", DASHBOARDS)
