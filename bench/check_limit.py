@@ -106,10 +106,9 @@ def use(stack: UsageStack, customers: int) -> None:
 
 
 def _show(callers: int, part: dict[str, Any]) -> None:
-    ratio = part["ratio"]
     print(
         f"{callers} callers: {statistics.median(part['calls_per_second']):,.0f} checks/s, ratio to the no-op "
-        f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['greatest']:.2f}), "
+        f"{machine.shown(part['ratio'])}, "
         f"own cost {statistics.median(part['own_microseconds']):.0f} µs"
     )
 

@@ -42,10 +42,9 @@ def main() -> None:
     """Measure, print, save."""
     arguments = _arguments()
     with real_stack.running() as (stack, ports):
-        endpoint = f"http://{ports.addresses['OTLP gRPC']}"
         result: dict[str, Any] = {}
         if arguments.pairs:
-            with running(arguments.customers, environment={"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}) as usage:
+            with running(arguments.customers, environment=real_stack.endpoint(ports)) as usage:
                 result["latency"] = measure_latency(stack, usage, arguments)
                 if arguments.gone:
                     rate = result["latency"]["calls_per_second"]
@@ -158,10 +157,7 @@ def _p99(usage: UsageStack, rate: float, arguments: argparse.Namespace) -> float
 def _killed(stack: Any) -> Iterator[None]:
     stack.kill(real_stack.COLLECTOR)
     yield
-    stack.start(real_stack.COLLECTOR)
-    stack.wait_until_healthy()
-    # Senders try again after waits that grow.
-    time.sleep(5)
+    _bring_back(stack)
 
 
 @contextmanager
@@ -209,8 +205,13 @@ def _refusing(stack: Any) -> Iterator[None]:
     finally:
         del os.environ["COLLECTOR_MEMORY_MIB"]
     stack.kill(real_stack.COLLECTOR)
+    _bring_back(stack)
+
+
+def _bring_back(stack: Any) -> None:
     stack.start(real_stack.COLLECTOR)
     stack.wait_until_healthy()
+    # Senders try again after waits that grow.
     time.sleep(5)
 
 

@@ -34,7 +34,7 @@ def main() -> None:
         environment: dict[str, str] = {}
         if arguments.telemetry:
             _, ports = within.enter_context(real_stack.running())
-            environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{ports.addresses['OTLP gRPC']}"
+            environment = real_stack.endpoint(ports)
         usage = running(arguments.customers, servers=arguments.servers, rich=arguments.rich, environment=environment)
         stack = within.enter_context(usage)
         batch = measure_batches(stack, arguments)
@@ -144,11 +144,7 @@ def _show(batch: dict[str, Any], single: dict[str, Any]) -> None:
         ("batches of 1,000", batch, "events_per_second"),
         ("single events", single, "calls_per_second"),
     ):
-        ratio = part["ratio"]
-        print(
-            f"{name}: {statistics.median(part[unit]):,.0f}/s, ratio to the limit {ratio['median']:.2f} "
-            f"({ratio['least']:.2f} to {ratio['greatest']:.2f})"
-        )
+        print(f"{name}: {statistics.median(part[unit]):,.0f}/s, ratio to the limit {machine.shown(part['ratio'])}")
 
 
 def _arguments() -> argparse.Namespace:

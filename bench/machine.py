@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +32,11 @@ def save(name: str, result: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"machine": describe(), **result}, indent=2) + "\n")
     return path
+
+
+def shown(ratio: Mapping[str, float]) -> str:
+    """Return what `ratios` gave, in words."""
+    return f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['greatest']:.2f})"
 
 
 def ratios(ours: Sequence[float], limit: Sequence[float]) -> dict[str, float]:

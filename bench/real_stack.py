@@ -21,6 +21,11 @@ COLLECTOR = "otelcol"
 BACKENDS = ("prometheus", "jaeger", "loki")
 
 
+def endpoint(ports: "Ports") -> dict[str, str]:
+    """Return the environment of a process that sends its telemetry to the collector."""
+    return {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{ports.addresses['OTLP gRPC']}"}
+
+
 @contextmanager
 def running() -> "Iterator[tuple[Stack, Ports]]":
     """Run it in a folder of its own, on ports of its own.

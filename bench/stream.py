@@ -54,10 +54,7 @@ def main() -> None:
     ratios = {name: machine.ratios(rates[name], rates["callers"]) for name in ("streams", "sdk")}
     path = machine.save(arguments.save, {"arguments": vars(arguments), "events_per_second": rates, "ratio": ratios})
     for name, ratio in ratios.items():
-        print(
-            f"{name}: {statistics.median(rates[name]):,.0f} events/s, {ratio['median']:.2f} of eight callers "
-            f"({ratio['least']:.2f} to {ratio['greatest']:.2f})"
-        )
+        print(f"{name}: {statistics.median(rates[name]):,.0f} events/s, of eight callers {machine.shown(ratio)}")
     print(f"saved to {path.relative_to(path.parents[2])}")
 
 

@@ -54,23 +54,21 @@ def main() -> None:
         ),
     }
     found: dict[str, Any] = {}
-    with real_stack.running() as (stack, ports):
-        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{ports.addresses['OTLP gRPC']}"}
-        with (
-            running(customers, servers=arguments.servers) as off,
-            running(customers, servers=arguments.servers, environment=endpoint) as on,
-        ):
-            for side in (off, on):
-                check_limit.use(side, customers)
-            for name, work in works.items():
-                found[name] = measure(
-                    name, work, off, on, lambda: stack.pids, arguments.pairs, collector=ports.addresses["OTLP gRPC"]
-                )
+    with (
+        real_stack.running() as (stack, ports),
+        running(customers, servers=arguments.servers) as off,
+        running(customers, servers=arguments.servers, environment=real_stack.endpoint(ports)) as on,
+    ):
+        for side in (off, on):
+            check_limit.use(side, customers)
+        for name, work in works.items():
+            found[name] = measure(
+                name, work, off, on, lambda: stack.pids, arguments.pairs, collector=ports.addresses["OTLP gRPC"]
+            )
     path = machine.save(arguments.save, {"arguments": vars(arguments), **found})
     for name, work in works.items():
         rate, whole, processor = (
-            f"{each['median']:.2f} ({each['least']:.2f} to {each['greatest']:.2f})"
-            for each in (found[name][key] for key in ("rate_ratio", "rate_ratio_with_collector", "processor_ratio"))
+            machine.shown(found[name][key]) for key in ("rate_ratio", "rate_ratio_with_collector", "processor_ratio")
         )
         print(
             f"{name}: rate {rate} of that without, the collector's work apart; {whole} with it; processor time {processor}; "

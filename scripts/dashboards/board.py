@@ -11,7 +11,7 @@ from scripts.dashboards.panel import METRICS, Panel, height_of
 
 TAG: Final = "meterscope"
 # Where all processes' log lines are, by process and trace.
-LOG_LINES: Final = "/d/meterscope-api"
+_LOG_LINES: Final = "/d/meterscope-api"
 _WIDTH: Final = 24
 
 
@@ -46,7 +46,7 @@ def board(
     made = made.refresh("30s").time(since, "now").timezone("browser").tooltip(model.DashboardCursorSync.CROSSHAIR)
     others = dashboard.DashboardLink("Meterscope").type(model.DashboardLinkType.DASHBOARDS).tags([TAG])
     made = made.link(others.as_dropdown(True).include_vars(True).keep_time(True))
-    lines = dashboard.DashboardLink("Log lines").type(model.DashboardLinkType.LINK).url(LOG_LINES).icon("doc")
+    lines = dashboard.DashboardLink("Log lines").type(model.DashboardLinkType.LINK).url(_LOG_LINES).icon("doc")
     made = made.link(lines.include_vars(True).keep_time(True))
     made = made.annotation(_alerts()).variables([environment(), *variables, _runbooks()])
     number = 0

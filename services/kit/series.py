@@ -7,7 +7,7 @@ become an exemplar, they go the way of the first.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from opentelemetry import metrics
@@ -25,12 +25,12 @@ from services.kit.exemplars import is_kept
 
 def counter(instrument: metrics.Counter) -> metrics.Counter:
     """Return a counter that counts in the given one's series; that itself, where no provider is set."""
-    return _Counter(instrument) if isinstance(instrument, SdkCounter) else instrument
+    return _Counter(instrument, instrument.add) if isinstance(instrument, SdkCounter) else instrument
 
 
 def histogram(instrument: metrics.Histogram) -> metrics.Histogram:
     """Return a histogram that records in the given one's series; that itself, where no provider is set."""
-    return _Histogram(instrument) if isinstance(instrument, SdkHistogram) else instrument
+    return _Histogram(instrument, instrument.record) if isinstance(instrument, SdkHistogram) else instrument
 
 
 class _Amount:
@@ -45,11 +45,19 @@ class _Amount:
 class _Series:
     """The aggregations of one instrument, one for each reader, by labels."""
 
-    def __init__(self, instrument: Any) -> None:
+    def __init__(self, instrument: Any, through_sdk: Callable[[float, Attributes, Context | None], None]) -> None:
         self._instrument = instrument
+        self._through_sdk = through_sdk
         self._consumer = instrument._measurement_consumer
         self._readers: Any = None
         self._found: dict[tuple[tuple[str, Any], ...], list[Any]] = {}
+
+    def measure(self, amount: float, attributes: Attributes = None, context: Context | None = None) -> None:
+        """Add to the series of these labels."""
+        labels = attributes or {}
+        if context is not None or not self._take(amount, labels):
+            self._through_sdk(amount, labels, context)
+            self._find(labels)
 
     def _take(self, amount: float, labels: Mapping[str, Any]) -> bool:
         """Add a measurement to its series; say whether that could be done."""
@@ -96,16 +104,8 @@ class _Series:
 
 
 class _Counter(_Series, metrics.Counter):
-    def add(self, amount: float, attributes: Attributes = None, context: Context | None = None) -> None:
-        labels = attributes or {}
-        if context is not None or not self._take(amount, labels):
-            self._instrument.add(amount, labels, context)
-            self._find(labels)
+    add = _Series.measure
 
 
 class _Histogram(_Series, metrics.Histogram):
-    def record(self, amount: float, attributes: Attributes = None, context: Context | None = None) -> None:
-        labels = attributes or {}
-        if context is not None or not self._take(amount, labels):
-            self._instrument.record(amount, labels, context)
-            self._find(labels)
+    record = _Series.measure

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import Event, ReadableSpan, Span, Tracer, TracerProvider
+from opentelemetry.sdk.trace import Event, Span, Tracer, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, DEFAULT_ON
 from opentelemetry.sdk.util import BoundedList
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
@@ -165,9 +165,6 @@ class _Span(Span):
                 return
             self._end_time = time.time_ns() if end_time is None else end_time
         self._span_processor.on_end(self)
-
-    def _readable_span(self) -> ReadableSpan:
-        return self
 
     def _add_event(self, event: Event) -> None:
         with self._lock:

@@ -38,7 +38,6 @@ from services.kit.spans import Tracers
 
 # What baggage may write on spans and logs; anything else a caller sends stays in the baggage.
 BAGGAGE_ATTRIBUTES: Final = ("customer_id",)
-KEEP: Final = exemplars.KEEP
 METRICS_EVERY_MS: Final = 15_000
 SPAN_FILE_EVERY_MS: Final = 200
 _SHUTDOWN_SECONDS: Final = 2.0
@@ -183,6 +182,12 @@ def extract(carrier: Mapping[str, str]) -> Context:
     if not any(header in carrier for header in _HEADERS):
         return Context()
     return propagate.extract(carrier)
+
+
+def current_ids() -> tuple[bytes, bytes]:
+    """Return the current trace's and span's ids as 16 and 8 bytes, both empty outside a trace."""
+    span = trace.get_current_span().get_span_context()
+    return (span.trace_id.to_bytes(16, "big"), span.span_id.to_bytes(8, "big")) if span.is_valid else (b"", b"")
 
 
 def current_trace_id() -> str:

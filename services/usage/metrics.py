@@ -10,7 +10,7 @@ from opentelemetry.metrics import Meter, Observation
 from services.kit import interceptors
 from services.kit.instruments import CUSTOMER, Counter, Gauge, Histogram, Label
 from services.usage.domain.correction import Kind
-from services.usage.domain.verdict import Outcome
+from services.usage.domain.verdict import OUTCOME_NAMES, Outcome
 
 # How events come in; what says nothing of it, or something else, is `grpc`.
 GRPC: Final = "grpc"
@@ -31,12 +31,10 @@ _TRANSPORT: Final = Label("transport", TRANSPORTS)
 _STATUS: Final = Label("status", ("success", "failed"))
 _INGESTION: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
-# Once: an enum's name is a function's work.
-_OUTCOMES: Final = {outcome: outcome.name.lower() for outcome in Outcome}
 EVENTS_INGESTED: Final = Counter(
     "billing.events.ingested",
     "Events by what became of them",
-    labels=(Label("outcome", tuple(_OUTCOMES.values())), _TRANSPORT),
+    labels=(Label("outcome", tuple(OUTCOME_NAMES.values())), _TRANSPORT),
 )
 INGESTION_DURATION: Final = Histogram(
     "billing.event.ingestion.duration",
@@ -160,7 +158,7 @@ class IngestMetrics:
         transport = given if given in TRANSPORTS else GRPC
         for outcome, count in counts:
             if count:
-                self._events.add(count, {"outcome": _OUTCOMES[outcome], "transport": transport})
+                self._events.add(count, {"outcome": OUTCOME_NAMES[outcome], "transport": transport})
         self._duration.record(seconds, {"transport": transport})
 
 

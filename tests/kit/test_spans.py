@@ -66,7 +66,6 @@ def exporter_of(
 
 def told(span: ReadableSpan) -> Mapping[str, Any]:
     """Return all that a span says, its times aside where they are the clock's."""
-    events = [(each.name, dict(each.attributes or {}), each.dropped_attributes) for each in span.events]
     return {
         "name": span.name,
         "context": span.get_span_context(),
@@ -74,12 +73,16 @@ def told(span: ReadableSpan) -> Mapping[str, Any]:
         "kind": span.kind,
         "attributes": dict(span.attributes or {}),
         "status": (span.status.status_code, span.status.description),
-        "events": [event for event in events if event[1].pop("exception.stacktrace", "") is not None],
+        "events": [(each.name, without_stack(each.attributes), each.dropped_attributes) for each in span.events],
         "links": [(each.context, dict(each.attributes or {})) for each in span.links],
         "resource": span.resource,
         "scope": span.instrumentation_scope,
         "dropped": (span.dropped_attributes, span.dropped_events, span.dropped_links),
     }
+
+
+def without_stack(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (attributes or {}).items() if name != "exception.stacktrace"}
 
 
 def inside(span: SpanContext) -> Any:

@@ -146,33 +146,41 @@ def answered(*spans: dict[str, Any]) -> dict[str, Any]:
     return {"data": [{"traceID": TRACE, "spans": given, "processes": names}]}
 
 
+class Jaeger(HTTPServer):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.answers: dict[str, tuple[int, str]] = {}
+
+
+class Answering(BaseHTTPRequestHandler):
+    server: Jaeger
+
+    def do_GET(self) -> None:
+        status, body = self.server.answers.get(self.path, (404, '{"data":null,"errors":[{"code":404}]}'))
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Say nothing."""
+
+
 @pytest.fixture
-def jaeger() -> Iterator[HTTPServer]:
+def jaeger() -> Iterator[Jaeger]:
     """Answers as Jaeger does, by what a test puts into `answers` by path."""
 
-    class Answering(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, body = self.server.answers.get(self.path, (404, '{"data":null,"errors":[{"code":404}]}'))  # type: ignore[attr-defined]
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, *_arguments: Any) -> None:
-            """Say nothing."""
-
-    with HTTPServer(("127.0.0.1", 0), Answering) as server:
-        server.answers = {}  # type: ignore[attr-defined]
+    with Jaeger(("127.0.0.1", 0), Answering) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
 
 
-def ask(server: HTTPServer, *arguments: str, **environ: str) -> Any:
+def ask(server: Jaeger, *arguments: str, **environ: str) -> Any:
     url = f"http://127.0.0.1:{server.server_port}"
     return CliRunner().invoke(main, ["trace", *arguments], env={"JAEGER_URL": url, **environ})
 
 
-def test_jaeger_is_asked_for_a_trace(jaeger: HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jaeger_is_asked_for_a_trace(jaeger: Jaeger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     child = {"refType": "CHILD_OF", "traceID": TRACE, "spanID": f"{1:016x}"}
     link = {"refType": "FOLLOWS_FROM", "traceID": "b" * 32, "spanID": "1" * 16}
@@ -183,7 +191,7 @@ def test_jaeger_is_asked_for_a_trace(jaeger: HTTPServer, tmp_path: Path, monkeyp
         {"key": "meterscope.batch.events", "type": "int64", "value": 271},
     ]
     document = answered({}, {"references": [child, link], "processID": "p2", "tags": tags})
-    jaeger.answers = {f"/api/traces/{TRACE}": (200, json.dumps(document))}  # type: ignore[attr-defined]
+    jaeger.answers = {f"/api/traces/{TRACE}": (200, json.dumps(document))}
     result = ask(jaeger, TRACE)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
@@ -192,7 +200,7 @@ def test_jaeger_is_asked_for_a_trace(jaeger: HTTPServer, tmp_path: Path, monkeyp
     assert lines[2].startswith("    └── usage Service/Do  250.0 ms  271 events  ✗ no funds  ↪ bbbbbbbb")
 
 
-def test_a_file_that_is_named_stands_before_jaeger_of_the_environment(jaeger: HTTPServer, plumbed: Path) -> None:
+def test_a_file_that_is_named_stands_before_jaeger_of_the_environment(jaeger: Jaeger, plumbed: Path) -> None:
     assert ask(jaeger, TRACE[:6], "--file", str(plumbed)).exit_code == 0
     assert ask(jaeger, TRACE[:6], METERSCOPE_TRACE_FILE=str(plumbed)).exit_code == 0
     named = ask(jaeger, TRACE, "--jaeger", f"http://127.0.0.1:{jaeger.server_port}", METERSCOPE_TRACE_FILE=str(plumbed))
@@ -209,15 +217,15 @@ def test_a_file_that_is_named_stands_before_jaeger_of_the_environment(jaeger: HT
         (200, '{"data": null}', "no trace in"),
     ],
 )
-def test_what_jaeger_does_not_answer_is_said(jaeger: HTTPServer, status: int, body: str, said: str) -> None:
-    jaeger.answers = {f"/api/traces/{TRACE}": (status, body)}  # type: ignore[attr-defined]
+def test_what_jaeger_does_not_answer_is_said(jaeger: Jaeger, status: int, body: str, said: str) -> None:
+    jaeger.answers = {f"/api/traces/{TRACE}": (status, body)}
     result = ask(jaeger, TRACE)
     assert result.exit_code == 1
     assert said in result.stderr
 
 
 @pytest.mark.parametrize("given", [TRACE[:31], TRACE[:-1] + "g", TRACE + "0"])
-def test_jaeger_needs_the_whole_id(jaeger: HTTPServer, given: str) -> None:
+def test_jaeger_needs_the_whole_id(jaeger: Jaeger, given: str) -> None:
     assert f"{given} has not the 32 hex digits" in ask(jaeger, given).stderr
 
 

@@ -168,6 +168,7 @@ def test_each_of_many_calls_gets_its_own_results_and_no_writer_too_many_is_at_wo
         with lock:
             at_work += 1
             most = max(most, at_work)
+        # What a write takes: others come meanwhile.
         time.sleep(0.0005)
         with lock:
             at_work -= 1

@@ -16,8 +16,8 @@ from services.alerts.metrics import Instruments
 from services.alerts.usecases import page
 from services.kit import paging
 from services.kit.db import Database
+from services.kit.exemplars import KEEP
 from services.kit.outbox import Job, Postpone
-from services.kit.telemetry import KEEP
 
 _JITTER: Final = 0.1
 

@@ -15,9 +15,10 @@ from services.billing.errors import InvoiceNotFound, SubscriptionNotFound
 from services.billing.rendering import InvoicePage
 from services.billing.store import invoices, ledger, subscriptions
 from services.billing.usecases.followups import INVOICE_PAID, SIGNAL_JOB
-from services.kit import paging, telemetry
+from services.kit import paging
 from services.kit.db import Database
 from services.kit.errors import InvalidArgument
+from services.kit.exemplars import KEEP
 from services.kit.idempotency import once
 from services.kit.money import Money, money_from_proto
 from services.kit.outbox import Outbox
@@ -81,7 +82,7 @@ class Invoices:
             [part for field in ("payment_id", "provider") for part in text_violations(field, getattr(request, field))]
         )
         amount = money_from_proto(request.amount, "amount")
-        trace.get_current_span().set_attribute(telemetry.KEEP, value=True)
+        trace.get_current_span().set_attribute(KEEP, value=True)
         with self._database.transaction() as conn:
             return once(
                 conn,

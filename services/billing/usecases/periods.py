@@ -27,6 +27,7 @@ from services.billing.usecases.followups import COLLECT_JOB
 from services.kit import telemetry
 from services.kit.db import Database
 from services.kit.errors import ServiceError
+from services.kit.exemplars import KEEP
 from services.kit.ids import new_id
 from services.kit.outbox import Job, LeaseLost, Outbox
 
@@ -102,7 +103,7 @@ class Periods:
         return _Work(item, customer, subscription, plan)
 
     def _bill(self, job: Job, work: _Work, started: float) -> None:
-        trace.get_current_span().set_attribute(telemetry.KEEP, value=True)
+        trace.get_current_span().set_attribute(KEEP, value=True)
         if job.attempt > self._max_attempts:
             # One attempt more could end the process once more, and the job were dead.
             raise BillingBrokenOff(self._max_attempts)
@@ -123,7 +124,7 @@ class Periods:
         """Freeze the invoice and post it, in one transaction; None if the period has its invoice."""
         now = self._clock()
         with (
-            self._tracer.start_as_current_span("finalize", attributes={telemetry.KEEP: True}),
+            self._tracer.start_as_current_span("finalize", attributes={KEEP: True}),
             self._database.transaction() as conn,
         ):
             subscription = subscriptions.get(conn, work.subscription.id, lock=True) or work.subscription

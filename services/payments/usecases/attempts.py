@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from opentelemetry import metrics, trace
 from opentelemetry.trace import SpanKind, StatusCode
 
-from services.kit import telemetry
 from services.kit.db import Database
+from services.kit.exemplars import KEEP
 from services.kit.outbox import Job, Outbox, Postpone
 from services.payments import store
 from services.payments.domain.method import PaymentMethod
@@ -108,7 +108,7 @@ class Attempts:
     def _answer(self, what: str, call: "_Call", act: Callable[[], Outcome]) -> Answer:
         """Call the provider; its errors are answers as well."""
         attributes: dict[str, str | bool | int] = {
-            telemetry.KEEP: True,
+            KEEP: True,
             "payment.id": call.payment.id,
             "payment.provider": call.provider.name,
             "payment.attempt": call.attempt.number,

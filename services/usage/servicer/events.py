@@ -16,12 +16,12 @@ from services.kit import logs, streams, telemetry
 from services.kit.errors import FieldViolation, InvalidArgument
 from services.kit.interceptors import MAX_REQUEST_ID, transport
 from services.kit.slots import Slots
-from services.kit.telemetry import current_trace_id
+from services.kit.telemetry import current_ids
 from services.usage.convert import events as convert
 from services.usage.convert import quarantine
 from services.usage.convert.fields import text
 from services.usage.domain.instant import to_us
-from services.usage.domain.verdict import Outcome, Verdict
+from services.usage.domain.verdict import OUTCOME_NAMES, Outcome, Verdict
 from services.usage.metrics import STREAM, IngestMetrics
 from services.usage.usecases.corrections import Corrections, Wanted
 from services.usage.usecases.events import Events
@@ -33,7 +33,7 @@ _AT_ONCE: Final = 4
 _AHEAD: Final = 8
 _REQUEST: Final = "meterscope.usage.v1.EventService/StreamEvents request"
 
-_COUNTS: Final = {outcome: f"meterscope.events.{outcome.name.lower()}" for outcome in Outcome}
+_COUNTS: Final = {outcome: f"meterscope.events.{name}" for outcome, name in OUTCOME_NAMES.items()}
 
 # What was stored before counts as well.
 _COUNTING: Final = (pb.OUTCOME_ACCEPTED, pb.OUTCOME_DUPLICATE)
@@ -97,7 +97,8 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
 
     def AmendEvent(self, request: pb.AmendEventRequest, context: grpc.ServicerContext) -> pb.Event:
         """Let another event count instead of one."""
-        wanted = convert.amendment(request, bytes.fromhex(current_trace_id()), to_us(self._clock()))
+        trace_id, _ = current_ids()
+        wanted = convert.amendment(request, trace_id, to_us(self._clock()))
         return self._correct(wanted, request)
 
     def CancelEvent(self, request: pb.CancelEventRequest, context: grpc.ServicerContext) -> pb.Event:
@@ -157,7 +158,7 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
         ]
         span = trace.get_current_span()
         if span.is_recording():
-            # Each attribute is checked, redacted and sent: those that say nothing would cost as much as the others.
+            # Each attribute is redacted and sent: those that say nothing would cost as much as the others.
             span.set_attributes({_COUNTS[each]: number for each, number in counts if number})
         if response.conflict or response.quarantined or response.rejected:
             _tell(response)
@@ -166,10 +167,7 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
 
     def _judge(self, messages: Sequence[pb.Event]) -> list[Verdict]:
         """Return a verdict for each event: those that are wrong in themselves never reach the database."""
-        span = trace.get_current_span().get_span_context()
-        trace_id, span_id = b"", b""
-        if span.is_valid:
-            trace_id, span_id = span.trace_id.to_bytes(16, "big"), span.span_id.to_bytes(8, "big")
+        trace_id, span_id = current_ids()
         now_us = to_us(self._clock())
         events, refused = convert.admitted(messages, trace_id, now_us)
         verdicts = list(self._ingest.take(events, span_id)) if events else []

@@ -13,6 +13,7 @@ from opentelemetry import trace
 
 from services.kit import paging, telemetry
 from services.kit.db import Database
+from services.kit.exemplars import KEEP
 from services.kit.ids import new_id
 from services.kit.money import plain
 from services.kit.outbox import Job, Outbox, Postpone
@@ -247,7 +248,7 @@ class Anomalies:
             if known is not None:
                 anomalies.renew(conn, known, found)
                 return
-            span.set_attribute(telemetry.KEEP, value=True)
+            span.set_attribute(KEEP, value=True)
             anomaly_id = new_id("ano")
             anomalies.add(conn, anomaly_id, customer, meter, found, self._clock())
             if found.finding.confidence >= SIGNAL_CONFIDENCE:

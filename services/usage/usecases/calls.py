@@ -15,14 +15,14 @@ from opentelemetry import trace
 from services.kit.db import Database
 from services.kit.errors import InvalidArgument
 from services.kit.slots import Slots
-from services.kit.telemetry import current_trace_id
+from services.kit.telemetry import current_ids
 from services.usage.domain import csv_rows
 from services.usage.domain.call import Call, CallRecord, completed
 from services.usage.domain.call_file import CallFile, Layout, Numbers, Options, Read
 from services.usage.domain.csv_rows import Rows
 from services.usage.domain.event import Event, Rejected
 from services.usage.domain.instant import to_us
-from services.usage.domain.verdict import ACCEPTED, Outcome, Verdict, rejected
+from services.usage.domain.verdict import ACCEPTED, OUTCOME_NAMES, Outcome, Verdict, rejected
 from services.usage.metrics import CallMetrics, IngestMetrics
 from services.usage.store import calls as store
 from services.usage.store.calls import Filter, StoredCall
@@ -142,7 +142,7 @@ class Calls:
             "call records imported",
             extra={
                 "rows": report.rows,
-                **{outcome.name.lower(): report.outcomes[outcome] for outcome in Outcome},
+                **{name: report.outcomes[outcome] for outcome, name in OUTCOME_NAMES.items()},
                 "reasons": dict(Counter(problem.verdict.reason for problem in report.problems)),
                 "seconds": round(time.perf_counter() - started, 3),
             },
@@ -192,7 +192,8 @@ class Calls:
     def _stored(self, calls: Sequence[Call]) -> list[Verdict]:
         span = trace.get_current_span().get_span_context()
         span_id = span.span_id.to_bytes(8, "big") if span.is_valid else b""
-        events, refused = self._admit(calls, bytes.fromhex(current_trace_id()), to_us(self._clock()))
+        trace_id, _ = current_ids()
+        events, refused = self._admit(calls, trace_id, to_us(self._clock()))
         verdicts = list(self._ingest.take(events, span_id)) if events else []
         for place, verdict in refused:
             verdicts.insert(place, verdict)
@@ -221,5 +222,5 @@ def _label(verdict: Verdict, call: Call | None) -> tuple[str, str, str]:
 def _show_counts(outcomes: Counter[Outcome]) -> None:
     """Put the counts on the span."""
     trace.get_current_span().set_attributes(
-        {f"meterscope.calls.{outcome.name.lower()}": outcomes[outcome] for outcome in Outcome}
+        {f"meterscope.calls.{name}": outcomes[outcome] for outcome, name in OUTCOME_NAMES.items()}
     )

@@ -21,6 +21,7 @@ from opentelemetry import trace
 from services.kit import telemetry
 from services.kit.db import Database
 from services.kit.errors import Aborted, InvalidArgument
+from services.kit.exemplars import KEEP
 from services.kit.idempotency import once
 from services.usage.domain.correction import Kind, Reference
 from services.usage.domain.event import Event, identity_digest
@@ -132,7 +133,7 @@ class Corrections:
                     "meterscope.corrections": int(step.is_made),
                     "meterscope.correction.attempts": attempts,
                     "meterscope.correction.is_adjustment": step.seal != 0,
-                    telemetry.KEEP: step.is_made,
+                    KEEP: step.is_made,
                 }
             )
             if step.is_made:

@@ -10,7 +10,7 @@ import psycopg
 from opentelemetry import trace
 
 from services.kit.db import Database
-from services.kit.telemetry import KEEP
+from services.kit.exemplars import KEEP
 from services.usage.domain.event import Event
 from services.usage.domain.instant import MICROSECONDS
 from services.usage.domain.verdict import ACCEPTED, UNSTORABLE, Verdict

@@ -11,6 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 
 from services.kit import telemetry
+from services.kit.exemplars import KEEP
 from services.kit.money import plain
 from services.kit.outbox import Outbox
 from services.usage.store import thresholds
@@ -27,7 +28,7 @@ _SENT: Final[Mapping[str, str | bool]] = {
     "messaging.system": "dramatiq",
     "messaging.operation.type": "send",
     "messaging.destination.name": "usage",
-    telemetry.KEEP: True,
+    KEEP: True,
 }
 
 
