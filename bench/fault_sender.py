@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode, format_trace_id
 
-from services.kit.telemetry import KEEP
+from services.kit.exemplars import KEEP
 
 _EACH_SECOND = 100
 _EVERY_SECONDS = 0.5
